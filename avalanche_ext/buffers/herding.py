@@ -1,0 +1,200 @@
+"""Exemplars whose mean feature stays close to the mean of their class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from avalanche.benchmarks import CLExperience
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.utils import concat_datasets
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor
+
+from avalanche_ext.functional.herding import HerdingVariant, herding_indices
+from avalanche_ext.loaders import image_bytes, make_loader
+from avalanche_ext.models.feature_classifier import extract_features, require_features
+
+
+class HerdingBuffer(ExemplarsBuffer):
+    """Exemplars ranked by herding: a number per class, or a total shared by all.
+
+    After each experience its classes are ranked by herding on the features of the
+    model as it is then (evaluation mode, evaluation transforms, unit length).
+    Classes of earlier experiences keep their exemplars; under a total budget every
+    class keeps an equal share, the beginning of its ranking. A class that comes
+    back is ranked again over its exemplars and its new samples.
+
+    The buffer refers to samples of the stream; it copies no images. It serves
+    `ExemplarReplayPlugin` and, with ``max_size``, Avalanche's own `ReplayPlugin`.
+
+    Args:
+        per_class: Exemplars a class, >= 1; 20 if neither size is given.
+        max_size: Total number of exemplars, >= 1; instead of ``per_class``.
+        variant: See `herding_indices`.
+        batch_size: Samples at once when features are computed, >= 1.
+        memory_resident: See `avalanche_ext.loaders.make_loader`.
+
+    Raises:
+        ValueError: If both sizes are given or one is not positive.
+
+    References:
+        Rebuffi et al., CVPR 2017 (iCaRL); Hou et al., CVPR 2019 (LUCIR).
+    """
+
+    def __init__(
+        self,
+        *,
+        per_class: int | None = None,
+        max_size: int | None = None,
+        variant: HerdingVariant = "without_replacement",
+        batch_size: int = 256,
+        memory_resident: Literal["auto"] | bool = "auto",
+    ) -> None:
+        if per_class is not None and max_size is not None:
+            raise ValueError(
+                f"per_class {per_class} and max_size {max_size}; wanted one of the two"
+            )
+        if per_class is None and max_size is None:
+            per_class = 20
+        if any(n is not None and n < 1 for n in (per_class, max_size, batch_size)):
+            raise ValueError(
+                f"per_class {per_class}, max_size {max_size}, batch_size "
+                f"{batch_size}; wanted at least 1"
+            )
+        super().__init__(max_size or 0)
+        self.per_class = per_class
+        self.variant = variant
+        self.batch_size = batch_size
+        self.memory_resident = memory_resident
+        # The data of each experience, and for each class (by arrival) the rows
+        # (experience, position in its data) of the exemplars, best first.
+        self._sources: list[AvalancheDataset] = []
+        self._rows: dict[int, Tensor] = {}
+
+    def post_adapt(self, agent_state: Any, exp: CLExperience) -> None:
+        """Choose exemplars of the experience just trained.
+
+        Args:
+            agent_state: The strategy: its model, as in `FeatureClassifier`, and
+                its device are used; the model is left as found.
+            exp: The experience.
+
+        Raises:
+            ValueError: If the model exposes no features or they are not finite.
+        """
+        require_features(agent_state.model)
+        candidates = self._candidates(exp)
+        rows = torch.cat(list(candidates.values()))
+        loader = make_loader(
+            self._take(rows).eval(),
+            batch_size=self.batch_size,
+            shuffle=False,
+            device=agent_state.device,
+            memory_resident=self.memory_resident,
+        )
+        features, _ = extract_features(agent_state.model, loader, agent_state.device)
+        sizes = [len(r) for r in candidates.values()]
+        for (label, own), unit in zip(candidates.items(), torch.split(features, sizes), strict=True):
+            if not bool(unit.isfinite().all()):
+                raise ValueError(
+                    f"features of class {label} are not finite; wanted finite "
+                    "numbers: did training diverge?"
+                )
+            size = max(1, min(self._quota(label), len(own)))
+            self._rows[label] = own[herding_indices(unit, size, self.variant).cpu()]
+        self._rebuild()
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Change the total budget; every class keeps the beginning of its ranking.
+
+        Args:
+            strategy: Unused; Avalanche's signature.
+            new_size: New total number of exemplars, >= 1.
+
+        Raises:
+            ValueError: If the size is not positive or was given per class.
+        """
+        if new_size < 1 or self.per_class is not None:
+            raise ValueError(
+                f"new_size {new_size} with per_class {self.per_class}; wanted at "
+                "least 1 in a buffer made with max_size"
+            )
+        self.max_size = new_size
+        self._rebuild()
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes of the raw images kept.
+
+        Returns:
+            ``{"exemplars": bytes}``.
+        """
+        return {"exemplars": image_bytes(self.buffer)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where each exemplar comes from; no images.
+
+        Returns:
+            The total budget, and for each class its rows (experience, position).
+        """
+        return {"max_size": self.max_size, "rows": dict(self._rows)}
+
+    def load_state_dict(
+        self, state: dict[str, Any], experiences: Sequence[CLExperience]
+    ) -> None:
+        """Take the same samples from the experiences again.
+
+        Args:
+            state: As returned by `state_dict`.
+            experiences: Those trained so far, in order.
+        """
+        self.max_size = state["max_size"]
+        self._rows = dict(state["rows"])
+        self._sources = [experience.dataset for experience in experiences]
+        self._rebuild()
+
+    def _candidates(self, exp: CLExperience) -> dict[int, Tensor]:
+        """Rows of each class of the experience, its stored exemplars first."""
+        self._sources.append(exp.dataset)
+        targets = torch.as_tensor([int(y) for y in exp.dataset.targets])
+        candidates, short = {}, {}
+        for label in torch.unique(targets).tolist():
+            position = (targets == label).nonzero()
+            source = torch.full_like(position, len(self._sources) - 1)
+            rows = torch.cat([source, position], dim=1)
+            stored = self._rows.setdefault(label, rows[:0])
+            candidates[label] = torch.cat([stored, rows])
+        for label, rows in candidates.items():
+            if len(rows) < self._quota(label):
+                short[label] = len(rows)
+        if short:
+            warnings.warn(
+                f"{self._quota(next(iter(short)))} exemplars a class wanted, but these "
+                f"classes have fewer samples, and keep all: {short}",
+                stacklevel=2,
+            )
+        return candidates
+
+    def _quota(self, label: int) -> int:
+        """Exemplars the class may keep; earlier classes get the remainder."""
+        if self.per_class is not None:
+            return self.per_class
+        arrival = list(self._rows).index(label)
+        return -((arrival - self.max_size) // len(self._rows))
+
+    def _take(self, rows: Tensor) -> AvalancheDataset:
+        """The samples of the rows, in that order."""
+        source = rows[:, 0]
+        parts = [
+            self._sources[e].subset(rows[source == e, 1].tolist())
+            for e in torch.unique(source).tolist()
+        ]
+        return concat_datasets(parts).subset(source.argsort(stable=True).argsort())
+
+    def _rebuild(self) -> None:
+        """Shrink every class to its quota and refer to the exemplars anew."""
+        self._rows = {c: r[: max(0, self._quota(c))] for c, r in self._rows.items()}
+        rows = torch.cat([torch.empty(0, 2, dtype=torch.long), *self._rows.values()])
+        self.buffer = self._take(rows) if len(rows) else concat_datasets([])

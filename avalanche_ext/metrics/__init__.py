@@ -1,0 +1,15 @@
+"""Metrics of the papers that Avalanche lacks, for its `EvaluationPlugin`."""
+
+from avalanche_ext.metrics.accuracy import (
+    AverageIncrementalAccuracy,
+    SeenClassesAccuracy,
+)
+from avalanche_ext.metrics.gpu_memory import PeakGPUMemory
+from avalanche_ext.metrics.memory import MemoryBytes
+
+__all__ = [
+    "AverageIncrementalAccuracy",
+    "MemoryBytes",
+    "PeakGPUMemory",
+    "SeenClassesAccuracy",
+]

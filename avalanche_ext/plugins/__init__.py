@@ -1,0 +1,15 @@
+"""One behaviour each, for any Avalanche strategy."""
+
+from avalanche_ext.plugins.balanced_finetuning import BalancedFinetuningPlugin
+from avalanche_ext.plugins.exemplar_replay import ExemplarReplayPlugin
+from avalanche_ext.plugins.imprinting import ImprintingPlugin
+from avalanche_ext.plugins.lucir import LUCIRPlugin
+from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+
+__all__ = [
+    "BalancedFinetuningPlugin",
+    "ExemplarReplayPlugin",
+    "ImprintingPlugin",
+    "LUCIRPlugin",
+    "MemoryResidentPlugin",
+]

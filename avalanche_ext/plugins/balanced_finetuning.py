@@ -1,0 +1,146 @@
+"""Fine-tuning of the classifier on the class-balanced exemplars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import MultiStepLR
+
+from avalanche_ext.loaders import make_loader
+from avalanche_ext.models.cosine_classifier import CosineClassifier
+from avalanche_ext.models.feature_classifier import (
+    evaluating,
+    require_cosine_classifier,
+)
+
+Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class BalancedFinetuningPlugin(SupervisedPlugin):
+    """After each experience but the first, tune all prototypes on the exemplars.
+
+    The new classes dominated the experience; the exemplars are as many for every
+    class. The feature extractor rests (its batch statistics too), and so does the
+    classifier's scale; prototypes of old and new classes move.
+
+    Callbacks: after an experience, with the exemplars of its own classes already in
+    the buffer (list this plugin behind the one that fills the buffer). Changes the
+    prototypes; modes, gradients and ``requires_grad`` are left as found. Keeps
+    nothing between experiences.
+
+    Args:
+        buffer: Exemplars of all classes.
+        epochs: Passes over the exemplars, >= 1.
+        lr: Learning rate, > 0.
+        milestones: Epochs after which the rate is divided by 10.
+        momentum: Of the SGD made for each fine-tuning.
+        weight_decay: Of the same.
+        batch_size: Exemplars a step, >= 1.
+        penalty: ``(model, x, targets)`` -> scalar added to the strategy's loss
+            function, as `LUCIRPlugin.penalty`; None for nothing.
+        memory_resident: See `avalanche_ext.loaders.make_loader`.
+        generator: Of the shuffling and augmentation; None for torch's default.
+
+    Raises:
+        ValueError: If a size or rate is not positive.
+
+    References:
+        Hou et al., CVPR 2019 (LUCIR), class balance fine-tuning; defaults as in
+        their ImageNet script.
+    """
+
+    def __init__(
+        self,
+        buffer: ExemplarsBuffer,
+        *,
+        epochs: int = 20,
+        lr: float = 0.01,
+        milestones: Sequence[int] = (10,),
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 128,
+        penalty: Penalty | None = None,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if min(epochs, batch_size) < 1 or lr <= 0:
+            raise ValueError(
+                f"epochs {epochs}, batch_size {batch_size}, lr {lr}; wanted >= 1, "
+                ">= 1, > 0"
+            )
+        self.buffer = buffer
+        self.epochs = epochs
+        self.lr = lr
+        self.milestones = tuple(milestones)
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.penalty = penalty
+        self.memory_resident = memory_resident
+        self.generator = generator
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Fine-tune, if the classifier knew classes before this experience."""
+        model = strategy.model
+        head = require_cosine_classifier(model)
+        if head.n_old == 0:
+            return
+        loader = make_loader(
+            self.buffer.buffer.train(),
+            batch_size=self.batch_size,
+            shuffle=True,
+            device=strategy.device,
+            memory_resident=self.memory_resident,
+            generator=self.generator,
+        )
+        with evaluating(model), only_prototypes_trainable(model, head):
+            optimizer = SGD(
+                head.prototypes.parameters(),
+                lr=self.lr,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+            )
+            schedule = MultiStepLR(optimizer, list(self.milestones), gamma=0.1)
+            for _ in range(self.epochs):
+                for batch in loader:
+                    x, y = (t.to(strategy.device) for t in batch[:2])
+                    self._step(strategy, optimizer, x, y)
+                schedule.step()
+
+    def _step(self, strategy: Any, optimizer: SGD, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            loss = strategy._criterion(strategy.model(x), y)
+            if self.penalty is not None:
+                loss = loss + self.penalty(strategy.model, x, y)
+            loss.backward()
+        optimizer.step()
+
+
+@contextmanager
+def only_prototypes_trainable(
+    model: nn.Module, head: CosineClassifier
+) -> Iterator[None]:
+    """Freeze everything but the prototypes; put every flag and gradient back.
+
+    Args:
+        model: The whole model.
+        head: Its classifier.
+    """
+    found = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    model.requires_grad_(False)
+    head.prototypes.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, flag, grad in found:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad

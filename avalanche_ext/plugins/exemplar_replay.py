@@ -1,0 +1,89 @@
+"""Replay of exemplars by plain concatenation with the new data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche.benchmarks import CLExperience
+from avalanche.core import SupervisedPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
+
+from avalanche_ext.loaders import make_loader
+
+
+class ExemplarReplayPlugin(SupervisedPlugin):
+    """Train on the new data and the exemplars together, uniformly shuffled.
+
+    Avalanche's `ReplayPlugin` fills a fixed part of each batch from memory; here
+    every sample, new or old, is seen once an epoch, as in iCaRL, LUCIR and BDR.
+
+    Callbacks: after the data adaptation the buffer is appended to
+    ``strategy.adapted_dataset``; before an experience a loader that balances task
+    labels gives way to a uniform one; after it the buffer is updated.
+    Keeps between experiences: the buffer.
+
+    Args:
+        buffer: Any Avalanche `ExemplarsBuffer`; to be resumable it must be
+            `avalanche_ext.checkpoint.Resumable`, as `HerdingBuffer` is.
+
+    Example:
+        >>> from avalanche_ext.buffers import HerdingBuffer
+        >>> plugin = ExemplarReplayPlugin(HerdingBuffer(per_class=20))
+        >>> len(plugin.buffer.buffer)
+        0
+    """
+
+    def __init__(self, buffer: ExemplarsBuffer) -> None:
+        super().__init__()
+        self.buffer = buffer
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Append the exemplars to the data of the experience."""
+        if len(self.buffer.buffer):
+            strategy.adapted_dataset = strategy.adapted_dataset.concat(
+                self.buffer.buffer.train()
+            )
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Shuffle uniformly where the host would balance task labels."""
+        if type(strategy.dataloader).__name__ == "TaskBalancedDataLoader":
+            kwargs.setdefault("shuffle", True)
+            strategy.dataloader = make_loader(
+                strategy.adapted_dataset,
+                batch_size=strategy.train_mb_size,
+                device=strategy.device,
+                memory_resident=False,
+                **kwargs,
+            )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Choose the exemplars of the experience."""
+        self.buffer.post_adapt(strategy, strategy.experience)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes the buffer keeps, as the buffer counts them.
+
+        Returns:
+            Bytes by kind.
+        """
+        return dict(self.buffer.memory_bytes())
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the buffer.
+
+        Returns:
+            ``{"buffer": state}``.
+        """
+        return {"buffer": self.buffer.state_dict()}
+
+    def load_state_dict(
+        self, state: dict[str, Any], experiences: Sequence[CLExperience]
+    ) -> None:
+        """Restore the buffer.
+
+        Args:
+            state: As returned by `state_dict`.
+            experiences: Those trained so far, in order.
+        """
+        self.buffer.load_state_dict(state["buffer"], experiences)

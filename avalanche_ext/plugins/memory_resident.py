@@ -1,0 +1,151 @@
+"""Feed any strategy from images held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from avalanche.benchmarks import CLExperience
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
+from avalanche.core import SupervisedPlugin
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from avalanche_ext.loaders import ResidentLoader, make_loader
+
+
+class MemoryResidentPlugin(SupervisedPlugin):
+    """Take batches from images held on the device, augmented by the batch.
+
+    ``before_training_exp`` replaces the loader that the strategy's template built. A
+    loader that another plugin put in its place (replay) stays, and so do the balanced
+    batches Avalanche makes of an experience with several task labels; data that cannot
+    be held keep Avalanche's loader. ``before_eval_exp`` replaces the loader always:
+    with data that cannot be held by torch's loader with a random generator of its own,
+    so that evaluating does not change the training that goes on afterwards.
+
+    It may stand anywhere among the plugins. ``shuffle`` and ``drop_last`` given to
+    ``train()`` are honoured; arguments about workers mean nothing for images in memory.
+
+    Nothing is kept between experiences but the state of the generator, which a
+    checkpoint holds. The images stay in memory as long as their dataset.
+
+    Args:
+        memory_resident: "auto" holds the data of an experience where that is possible.
+            True insists on it. False only changes the evaluation.
+        generator: Source of the order and of the augmentation, on the CPU; None means
+            torch's default generator.
+
+    Raises:
+        ValueError: If an argument is out of its range; on training or evaluation, if
+            ``memory_resident`` is True and the data cannot be held.
+
+    Example:
+        >>> plugin = MemoryResidentPlugin(memory_resident="auto")
+        >>> plugin.state_dict()
+        {}
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Store the arguments."""
+        super().__init__()
+        if not (isinstance(memory_resident, bool) or memory_resident == "auto"):
+            raise ValueError(
+                f"memory_resident is {memory_resident!r}, wanted 'auto', True or False"
+            )
+        if generator is not None and generator.device.type != "cpu":
+            raise ValueError(f"generator is on {generator.device}, wanted on cpu")
+        self.memory_resident = memory_resident
+        self.generator = generator
+
+    def before_training_exp(
+        self,
+        strategy: Any,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Replace the template's loader, if the data can be held."""
+        if not self.memory_resident or not _made_by_template(strategy):
+            return
+        loader = make_loader(
+            strategy.adapted_dataset,
+            batch_size=strategy.train_mb_size,
+            shuffle=shuffle,
+            device=strategy.device,
+            memory_resident=self.memory_resident,
+            generator=self.generator,
+            drop_last=drop_last,
+        )
+        if isinstance(loader, ResidentLoader):
+            strategy.dataloader = loader
+
+    def before_eval_exp(
+        self,
+        strategy: Any,
+        *,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        persistent_workers: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Replace the loader by one that draws no random numbers from elsewhere."""
+        if "ffcv_args" in kwargs:
+            return
+        if pin_memory is None:
+            pin_memory = strategy.device.type == "cuda"
+        strategy.dataloader = make_loader(
+            strategy.adapted_dataset,
+            batch_size=strategy.eval_mb_size,
+            shuffle=shuffle,
+            device=strategy.device,
+            memory_resident=self.memory_resident,
+            generator=self.generator,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers and num_workers > 0,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator, if there is one."""
+        if self.generator is None:
+            return {}
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(
+        self, state: dict[str, Any], experiences: Sequence[CLExperience]
+    ) -> None:
+        """Put the state of the generator back.
+
+        Args:
+            state: What ``state_dict`` returned.
+            experiences: The experiences trained so far; not needed here.
+        """
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
+
+
+def _made_by_template(strategy: Any) -> bool:
+    """Whether the strategy's loader is the one its template builds from its data."""
+    loader, data = strategy.dataloader, strategy.adapted_dataset
+    size = strategy.train_mb_size
+    if type(loader) is TaskBalancedDataLoader:
+        # with several task labels its batches are not drawn uniformly
+        return (
+            len(loader.datasets) == 1
+            and len(loader.datasets[0]) == len(data)
+            and loader.batch_sizes == [size]
+        )
+    return (
+        type(loader) is DataLoader
+        and loader.dataset is data
+        and loader.batch_size == size
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+    )

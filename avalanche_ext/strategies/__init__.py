@@ -1,0 +1,5 @@
+"""One paper each: model, buffers and plugins with the paper's defaults."""
+
+from avalanche_ext.strategies.lucir import LUCIR
+
+__all__ = ["LUCIR"]

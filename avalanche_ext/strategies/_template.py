@@ -1,0 +1,116 @@
+"""What all strategies of this package share on top of Avalanche's template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from avalanche.core import BasePlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import nn
+from torch.optim import Optimizer
+
+from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class ResidentTemplate(SupervisedTemplate):
+    """Avalanche's supervised template with fast batches and undisturbed evaluation.
+
+    - Data that fit in memory stay there (see `MemoryResidentPlugin`).
+    - Evaluation, also inside training, draws nothing from the random generators:
+      the weights do not depend on whether and when one evaluates.
+    - `stop_training` ends the experience it was called in, not the next one too.
+
+    Args:
+        model: As in Avalanche.
+        optimizer: Any torch optimizer; as in Avalanche it gets all parameters.
+        plugins: As in Avalanche; the list is not modified.
+        memory_resident: ``"auto"``, True or False; see `MemoryResidentPlugin`.
+        generator: Of the shuffling and augmentation; None for torch's default
+            generator, which `torch.manual_seed` governs.
+        precision: ``"bfloat16"`` runs forward passes under autocast; losses are
+            computed in float32.
+        channels_last: Keep images and convolution weights in that memory format.
+        compile: Compile the model's forward pass with `torch.compile`.
+        base_kwargs: Those of Avalanche's `SupervisedTemplate`.
+
+    Raises:
+        ValueError: If ``precision`` is unknown or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        plugins: Sequence[BasePlugin] | None = None,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+        precision: Precision = "float32",
+        channels_last: bool = False,
+        compile: bool = False,
+        **base_kwargs: Any,
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision {precision!r}; wanted 'float32' or 'bfloat16'")
+        for name in ("train_mb_size", "train_epochs", "eval_mb_size"):
+            size = base_kwargs.get(name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name} is {size}; wanted at least 1")
+        resident = MemoryResidentPlugin(
+            memory_resident=memory_resident, generator=generator
+        )
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            plugins=[resident, *(plugins or [])],
+            **base_kwargs,
+        )
+        self.precision = precision
+        self.channels_last = channels_last
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        if compile:
+            model.compile()
+
+    def eval(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Evaluate as Avalanche does; the random generators are left as found.
+
+        Args:
+            args: The experiences.
+            kwargs: As in Avalanche.
+
+        Returns:
+            The last value of each metric.
+        """
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            return super().eval(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def forward(self) -> torch.Tensor:
+        """Logits of the batch, in float32 at least."""
+        with self._autocast():
+            output = super().forward()
+        half = output.dtype == torch.bfloat16
+        return output.float() if half else output  # type: ignore[no-any-return]
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        self._stop_training = False
+        super()._before_training_exp(**kwargs)
+
+    def _before_backward(self, **kwargs: Any) -> None:
+        # Penalties may run the model, or a copy of it, once more.
+        with self._autocast():
+            super()._before_backward(**kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        super()._unpack_minibatch()
+        if self.channels_last and self.mb_x.ndim == 4:
+            self.mbatch[0] = self.mb_x.contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)

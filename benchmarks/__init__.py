@@ -1,0 +1,1 @@
+"""Runs, streams, evaluation and results, by name: ``python -m benchmarks``."""

@@ -1,0 +1,98 @@
+"""``python -m benchmarks``: run recipes, list them, print the table of results.
+
+Only what a command needs is imported, and torch not before its options are checked.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.names import UsageError, nearest
+
+USAGE = """\
+usage: python -m benchmarks COMMAND ...
+
+  run RECIPE [options]    run one recipe; `run RECIPE --help` shows its options
+  list                    show all recipes and streams, and what each needs on disk
+  table [RESULTS ...]     print ours beside the papers' figures (default: results)
+"""
+HELP = {"-h", "--help"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command.
+
+    Args:
+        arguments: The command line after the program's name; ``None``: ``sys.argv``.
+
+    Returns:
+        Exit code: 0; 1 if a run failed; 2 for a command that cannot be carried out as
+        given; 128 + n after signal n.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in HELP:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    try:
+        name, *rest = arguments
+        if name not in COMMANDS:
+            raise UsageError(f"unknown command {name}; {nearest(name, COMMANDS)}")
+        if name != "run" and HELP & set(rest):
+            print(USAGE, end="")
+            return 0
+        return COMMANDS[name](rest)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    from benchmarks.recipes import RECIPES
+
+    if not arguments or arguments[0] in HELP:
+        print("usage: python -m benchmarks run RECIPE [options]\n")
+        for recipe in RECIPES.values():
+            print(f"  {recipe.name:<16} {recipe.summary}")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
+    from benchmarks.options import parse
+
+    run = parse(RECIPES[name], rest)
+    from benchmarks.stopping import execute_until_stopped
+
+    command = shlex.join(["python", "-m", "benchmarks", "run", *arguments])
+    return execute_until_stopped(run, command)
+
+
+def _list(arguments: list[str]) -> int:
+    if arguments:
+        raise UsageError(f"list takes nothing, but {arguments[0]} was given")
+    from benchmarks.listing import print_listing
+
+    print_listing()
+    return 0
+
+
+def _table(arguments: list[str]) -> int:
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UsageError(f"table takes folders only, but {argument} was given")
+    from benchmarks.table import print_table
+
+    print_table([Path(folder) for folder in arguments or ["results"]])
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "list": _list,
+    "table": _table,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

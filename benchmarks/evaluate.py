@@ -1,0 +1,73 @@
+"""One row of the accuracy matrix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import islice, product
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+    from avalanche.core import CLExperience
+    from avalanche.training.templates import SupervisedTemplate
+
+_ACCURACY = re.compile(r"Top1_Acc_Exp/eval_phase/.*/Exp(\d+)$")
+
+
+def accuracy_row(
+    strategy: SupervisedTemplate, benchmark: CLScenario, n_trained: int
+) -> list[float | None]:
+    """Evaluate a strategy on the test experiences that it can know.
+
+    Those are the ones whose classes were all trained (all of them where each
+    experience brings the same classes, with other images); if there are none, because
+    the test stream is one complete test set, all are evaluated.
+
+    Args:
+        strategy: A strategy whose evaluator measures accuracy by experience.
+        benchmark: Streams ``train_stream`` and ``test_stream``.
+        n_trained: Number of experiences trained, >= 1.
+
+    Returns:
+        Accuracy in [0, 1] on each test experience; ``None`` where not evaluated.
+    """
+    tests = list(benchmark.test_stream)
+    trained = [classes_of(e) for e in islice(benchmark.train_stream, n_trained)]
+    seen = set().union(*trained)
+    known = [e for e in tests if classes_of(e) <= seen] or tests
+    measured = accuracy_by_experience(strategy.eval(known))
+    evaluated = {e.current_experience for e in known}
+    return [measured[j] if j in evaluated else None for j in range(len(tests))]
+
+
+def classes_of(experience: CLExperience) -> set[tuple[int, int]]:
+    """The classes of an experience, each with its task label (0 where there is none).
+
+    Args:
+        experience: Of the old or the new benchmark API.
+
+    Returns:
+        Pairs (task label, class).
+    """
+    data = experience.dataset
+    tasks = getattr(experience, "task_labels", [0])
+    return {(int(t), int(c)) for t, c in product(tasks, data.targets.uniques)}
+
+
+def accuracy_by_experience(results: Mapping[str, Any]) -> dict[int, float]:
+    """Pick the accuracy on each experience out of Avalanche's metrics.
+
+    Args:
+        results: What ``strategy.eval`` returned.
+
+    Returns:
+        Accuracy in [0, 1] by the number of the experience.
+
+    Example:
+        >>> name = "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp002"
+        >>> accuracy_by_experience({name: 0.75, "Loss_Exp/eval_phase/x/Exp002": 3.0})
+        {2: 0.75}
+    """
+    found = ((_ACCURACY.match(name), value) for name, value in results.items())
+    return {int(match[1]): float(value) for match, value in found if match}

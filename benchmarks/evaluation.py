@@ -1,0 +1,166 @@
+"""Metrics and loggers by name.
+
+Importing this module loads neither torch nor Avalanche.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.names import UsageError, nearest
+
+if TYPE_CHECKING:
+    from avalanche.evaluation import PluginMetric
+    from avalanche.logging import BaseLogger
+    from avalanche.training.plugins import EvaluationPlugin
+
+DEFAULT_METRICS = (
+    "accuracy",
+    "seen_accuracy",
+    "average_incremental_accuracy",
+    "loss",
+    "forgetting",
+    "memory_bytes",
+)
+_MEMORY_EVERY = 0.1  # seconds between two looks at the process's memory
+
+
+def make_evaluator(
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    loggers: Sequence[str] = ("text",),
+    out: Path,
+    run_name: str | None = None,
+) -> EvaluationPlugin:
+    """Build the evaluation plugin of a strategy.
+
+    No metric is published by the mini-batch. The text and CSV loggers touch no file
+    before training or evaluation begins, so that a run is safe until really resumed.
+
+    Args:
+        metrics: Keys of ``METRICS``.
+        loggers: Keys of ``LOGGERS``; none is silent.
+        out: Folder of the loggers' files; made when needed.
+        run_name: Name of the run in W&B; ``None`` takes that of ``out``.
+
+    Returns:
+        The plugin. Its metrics and its text and CSV loggers can be stopped and
+        resumed: see `benchmarks.loggers`.
+
+    Raises:
+        UsageError: If a name is unknown or given twice. It is a ``ValueError``.
+    """
+    _check("metric", metrics, METRICS)
+    _check("logger", loggers, LOGGERS)
+    from avalanche.logging import BaseLogger
+    from avalanche.training.plugins import EvaluationPlugin
+
+    name = run_name or out.name
+    made = [LOGGERS[logger](out, name) for logger in loggers]
+    return EvaluationPlugin(
+        *(METRICS[metric]() for metric in metrics),
+        loggers=made or [BaseLogger()],  # Avalanche warns of an empty list
+    )
+
+
+def _check(kind: str, names: Sequence[str], valid: Iterable[str]) -> None:
+    for name in names:
+        if name not in valid:
+            raise UsageError(f"unknown {kind} {name!r}; {nearest(name, valid)}")
+        if names.count(name) > 1:
+            raise UsageError(f"{kind} {name} is given twice; wanted it once")
+
+
+def _avalanche(function: str, **when: Any) -> Callable[[], list[PluginMetric[Any]]]:
+    """Delay the call of one of Avalanche's functions that make metrics."""
+
+    def make() -> list[PluginMetric[Any]]:
+        from avalanche.evaluation import metrics
+
+        made: list[PluginMetric[Any]] = getattr(metrics, function)(**when)
+        return made
+
+    return make
+
+
+def _ours(module: str, name: str) -> Callable[[], list[PluginMetric[Any]]]:
+    """Delay the import of a metric of `avalanche_ext.metrics`."""
+
+    def make() -> list[PluginMetric[Any]]:
+        from importlib import import_module
+
+        return [getattr(import_module(f"avalanche_ext.metrics.{module}"), name)()]
+
+    return make
+
+
+METRICS: dict[str, Callable[[], list[PluginMetric[Any]]]] = {
+    "accuracy": _avalanche(
+        "accuracy_metrics",
+        epoch=True,
+        experience=True,
+        stream=True,
+        trained_experience=True,
+    ),
+    "seen_accuracy": _ours("accuracy", "SeenClassesAccuracy"),
+    "average_incremental_accuracy": _ours("accuracy", "AverageIncrementalAccuracy"),
+    "loss": _avalanche("loss_metrics", epoch=True, experience=True, stream=True),
+    "forgetting": _avalanche("forgetting_metrics", experience=True, stream=True),
+    "bwt": _avalanche("bwt_metrics", experience=True, stream=True),
+    "confusion_matrix": _avalanche(
+        "confusion_matrix_metrics", stream=True, save_image=False
+    ),
+    "memory_bytes": _ours("memory", "MemoryBytes"),
+    "timing": _avalanche("timing_metrics", epoch=True, stream=True),
+    "ram": _avalanche(
+        "ram_usage_metrics", every=_MEMORY_EVERY, epoch=True, stream=True
+    ),
+    "gpu_memory": _ours("gpu_memory", "PeakGPUMemory"),
+}
+"""What makes the metrics of each name. The last three measure the machine: with them,
+two runs never log the same."""
+
+
+def _interactive(out: Path, name: str) -> BaseLogger:
+    from avalanche.logging import InteractiveLogger
+
+    return InteractiveLogger()
+
+
+def _text(out: Path, name: str) -> BaseLogger:
+    from benchmarks.loggers import ResumableTextLogger
+
+    return ResumableTextLogger(out / "log.txt")
+
+
+def _csv(out: Path, name: str) -> BaseLogger:
+    from benchmarks.loggers import ResumableCSVLogger
+
+    return ResumableCSVLogger(out)
+
+
+def _tensorboard(out: Path, name: str) -> BaseLogger:
+    from avalanche.logging import TensorboardLogger
+
+    return TensorboardLogger(out / "tensorboard")
+
+
+def _wandb(out: Path, name: str) -> BaseLogger:
+    from benchmarks.loggers import ResumableWandBLogger
+
+    return ResumableWandBLogger(out, run_name=name)
+
+
+LOGGERS: dict[str, Callable[[Path, str], BaseLogger]] = {
+    "interactive": _interactive,
+    "text": _text,
+    "csv": _csv,
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+}
+"""What makes the logger of each name: progress bars on the terminal, ``log.txt``,
+``training_results.csv`` and ``eval_results.csv``, event files in ``tensorboard/`` (a
+resumed run adds one, in which the interrupted experience stands twice), or a W&B run
+(which a resumed run goes on with)."""

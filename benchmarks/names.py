@@ -1,0 +1,35 @@
+"""Errors that a person reads, and the names that were meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as given; its text is one line."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on; what was saved before is intact. Its text is one line."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name is closest to a wrong one.
+
+    Args:
+        name: The wrong name.
+        valid: The valid names.
+
+    Returns:
+        The end of an error message: the closest name, or all of them if none is close.
+
+    Example:
+        >>> nearest("naiv", ["naive", "replay"])
+        'did you mean naive?'
+        >>> nearest("x", ["naive", "replay"])
+        'wanted one of naive, replay'
+    """
+    valid = list(valid)
+    close = get_close_matches(name, valid, n=1)
+    return f"did you mean {close[0]}?" if close else f"wanted one of {', '.join(valid)}"

@@ -1,0 +1,6 @@
+"""All recipes, one module a family. What a recipe is stands in ``recipe.py``."""
+
+from benchmarks.recipes import baselines, lucir
+from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
+
+__all__ = ["RECIPES", "Recipe", "Setup", "baselines", "lucir"]

@@ -1,0 +1,176 @@
+"""LUCIR (Hou et al., CVPR 2019): one recipe a stream."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jsonargparse.typing import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from benchmarks.recipes.frame import Frame
+from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+
+SMOKE = {
+    "stream": "split_digits",
+    "n_experiences": None,
+    "first_experience_classes": None,
+    "class_order": None,
+    "train_epochs": 1,
+    "train_mb_size": 32,
+    "lr": 0.02,
+    "milestones": (),
+}
+
+
+@recipe(smoke=SMOKE)
+def lucir_digits(**options: Any) -> Setup:
+    """LUCIR on scikit-learn's digits: 5 experiences of 2 classes, no download."""
+    return _lucir(**options)
+
+
+@recipe(smoke=SMOKE)
+def lucir_mnist(
+    *,
+    stream: str = "split_mnist",
+    train_epochs: PositiveInt = 1,
+    train_mb_size: PositiveInt = 64,
+    **options: Any,
+) -> Setup:
+    """LUCIR on MNIST: 5 experiences of 2 classes, 1 epoch each.
+
+    Args:
+        stream: Name of the stream; the command `list` shows them.
+        train_epochs: Passes over each experience.
+        train_mb_size: Images of a mini-batch.
+    """
+    return _lucir(
+        stream=stream,
+        train_epochs=train_epochs,
+        train_mb_size=train_mb_size,
+        **options,
+    )
+
+
+@recipe(smoke=SMOKE)
+def lucir_cifar100(
+    *,
+    stream: str = "split_cifar100",
+    n_experiences: PositiveInt | None = 6,
+    first_experience_classes: PositiveInt | None = 50,
+    class_order: Literal["natural", "icarl"] | None = "icarl",
+    network: Literal["small_cnn", "resnet32", "resnet18"] = "resnet32",
+    train_epochs: PositiveInt = 160,
+    train_mb_size: PositiveInt = 128,
+    lr: PositiveFloat = 0.1,
+    weight_decay: NonNegativeFloat = 5e-4,
+    milestones: tuple[PositiveInt, ...] = (80, 120),
+    herding: Literal["without_replacement", "lucir"] = "lucir",
+    imprint: bool = True,
+    **options: Any,
+) -> Setup:
+    """LUCIR on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the authors' options.
+
+    Args:
+        stream: Name of the stream; the command `list` shows them.
+        n_experiences: 6 for 50 + 5x10 classes, 11 for 50 + 10x5, 26 for 50 + 25x2.
+        first_experience_classes: Classes of the first experience.
+        class_order: icarl: that of all papers on this protocol.
+        network: resnet32 is LUCIR's; its descendants CwD and BDR use resnet18.
+        train_epochs: Passes over each experience.
+        train_mb_size: Images of a mini-batch.
+        lr: Learning rate at the start of each experience.
+        weight_decay: Weight decay of SGD.
+        milestones: Epochs after which the learning rate is divided by ten.
+        herding: How exemplars are chosen; lucir: as in the authors' code.
+        imprint: Start the prototypes of new classes at their mean feature, as the
+            authors' scripts do.
+    """
+    return _lucir(
+        stream=stream,
+        n_experiences=n_experiences,
+        first_experience_classes=first_experience_classes,
+        class_order=class_order,
+        network=network,
+        train_epochs=train_epochs,
+        train_mb_size=train_mb_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        milestones=milestones,
+        herding=herding,
+        imprint=imprint,
+        **options,
+    )
+
+
+def _lucir(
+    *,
+    exemplars_per_class: PositiveInt = 20,
+    memory_size: PositiveInt | None = None,
+    herding: Literal["without_replacement", "lucir"] = "without_replacement",
+    distillation_weight: NonNegativeFloat = 5.0,
+    distillation_mode: Literal[
+        "old_over_new", "new_over_old", "fixed"
+    ] = "old_over_new",
+    less_forget: bool = True,
+    margin_ranking: bool = True,
+    margin: NonNegativeFloat = 0.5,
+    margin_weight: NonNegativeFloat = 1.0,
+    n_negatives: PositiveInt = 2,
+    imprint: bool = False,
+    balanced_finetuning_epochs: NonNegativeInt = 0,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    channels_last: bool = False,
+    compile: bool = False,
+    **frame: Any,
+) -> Setup:
+    """Set up LUCIR.
+
+    Args:
+        exemplars_per_class: Exemplars kept of each class.
+        memory_size: Exemplars kept in all, in place of so many a class.
+        herding: How exemplars are chosen; lucir: as in the authors' code.
+        distillation_weight: Base of lambda, the weight of the less-forget loss.
+        distillation_mode: How lambda follows the numbers of old and of new classes.
+        less_forget: Distil the features; false: the scores (an ablation).
+        margin_ranking: Keep exemplars away from the nearest new classes.
+        margin: Margin between them, in units of the cosine.
+        margin_weight: Weight of that loss.
+        n_negatives: Number of new classes that each exemplar is compared with.
+        imprint: Start the prototypes of new classes at their mean feature.
+        balanced_finetuning_epochs: Passes over the exemplars after each experience.
+        precision: bfloat16 trains under autocast.
+        channels_last: Keep images and convolutions in this memory format.
+        compile: Compile the network.
+    """
+    method = {k: v for k, v in locals().items() if k != "frame"}
+    if memory_size is not None:
+        method["exemplars_per_class"] = None
+    return _setup(Frame(**frame), method)
+
+
+def _setup(frame: Frame, method: dict[str, Any]) -> Setup:
+    def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
+        from avalanche_ext.models import CosineClassifier, FeatureClassifier
+        from avalanche_ext.strategies.lucir import LUCIR
+
+        extractor = frame.make_feature_extractor()
+        model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
+        optimizer, schedule = frame.make_sgd(model)
+        return LUCIR(
+            model=model,
+            optimizer=optimizer,
+            plugins=schedule,
+            memory_resident=frame.memory_resident,
+            evaluator=evaluator,
+            device=device,
+            **frame.template_options(),
+            **method,
+        )
+
+    total, each = method["memory_size"], method["exemplars_per_class"]
+    memory = f"{total} exemplars in all" if total else f"{each} exemplars a class"
+    return frame.setup(make_strategy, memory=memory)

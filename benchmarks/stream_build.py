@@ -1,0 +1,239 @@
+"""From the options of `benchmarks.streams.make_stream` to a call of Avalanche.
+
+Imports torch and Avalanche: `benchmarks.streams` loads it when a stream is made.
+"""
+
+from __future__ import annotations
+
+import random
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import classic, nc_benchmark
+from torchvision import transforms
+
+from benchmarks import stream_data
+from benchmarks.names import UsageError, nearest
+from benchmarks.stream_info import Augmentation, StreamInfo
+
+_PAPERS_SEED = 1993  # NumPy's, of the class orders since iCaRL
+_SAME_CLASSES = ("PermutedMNIST", "RotatedMNIST")
+# Avalanche's MNIST gives tensors, all other data sets PIL images
+_GIVES_TENSORS = ("SplitMNIST", *_SAME_CLASSES)
+_RANDOM: dict[Augmentation, list[Any]] = {
+    "none": [],
+    "horizontal flip": [transforms.RandomHorizontalFlip()],
+    "random 32x32 crop after padding by 4, horizontal flip": [
+        transforms.RandomCrop(32, padding=4),
+        transforms.RandomHorizontalFlip(),
+    ],
+    "random resized crop to 224x224, horizontal flip": [
+        transforms.RandomResizedCrop(224),
+        transforms.RandomHorizontalFlip(),
+    ],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """What is asked of a stream; see `benchmarks.streams.make_stream`."""
+
+    n_experiences: int | None
+    first_experience_classes: int | None
+    class_order: str | Sequence[int] | None
+    seed: int
+    task_labels: bool
+    image_size: int | None
+    augment: bool
+    normalize: bool
+
+
+def build(
+    info: StreamInfo,
+    options: StreamOptions,
+    *,
+    dataset_root: str | Path | None,
+    download: bool,
+) -> Any:
+    """Check the options, then the data, and call Avalanche.
+
+    Args:
+        info: The stream.
+        options: What was asked.
+        dataset_root: Folder of the data; ``None`` is Avalanche's default.
+        download: Whether missing data may be downloaded.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        UsageError: If an option does not apply or has a wrong value.
+        FileNotFoundError: If the data are missing.
+    """
+    _check(info, options)
+    if info.n_classes is not None:  # wrong options are reported before missing data
+        arguments = _arguments(info, options, info.n_classes)
+    root = stream_data.data_folder(info, dataset_root)
+    train, evaluation = _transforms(info, options)
+    with stream_data.data_access(info, root, download):
+        if info.classic == "nc_benchmark":
+            size = options.image_size or info.image_shape[-1]
+            read = stream_data.DATA_SETS[info.name]
+            data = read(root, image_size=size, download=download)
+            n_classes = info.n_classes or len(data[0].classes)
+            arguments = _arguments(info, options, n_classes)
+            return nc_benchmark(
+                *data, train_transform=train, eval_transform=evaluation, **arguments
+            )
+        roots = ["dataset_root"]
+        if info.classic == "SplitCIFAR110":
+            roots = ["dataset_root_cifar10", "dataset_root_cifar100"]
+        return getattr(classic, info.classic)(
+            **dict.fromkeys(roots, root),
+            train_transform=train,
+            eval_transform=evaluation,
+            **arguments,
+        )
+
+
+def _check(info: StreamInfo, options: StreamOptions) -> None:
+    """Refuse options that do not apply, and numbers out of range."""
+    for option in info.refused:
+        value = getattr(options, option)
+        own = option == "n_experiences" and value == info.n_experiences
+        if value is not None and value is not False and not own:
+            raise UsageError(
+                f"{info.name}: {option} is {value!r}; wanted none, since Avalanche's "
+                f"{info.classic} does not take it"
+            )
+    _check_number(info, "n_experiences", options.n_experiences, 1)
+    _check_number(info, "first_experience_classes", options.first_experience_classes, 1)
+    _check_number(info, "image_size", options.image_size, 1)
+    most = 9 if info.classic == "CORe50" else 2**32 - 1
+    _check_number(info, "seed", options.seed, 0, most)
+
+
+def _check_number(
+    info: StreamInfo, option: str, value: object, low: int, high: int | None = None
+) -> None:
+    if value is None and option != "seed":
+        return
+    wanted = f"an integer >= {low}" if high is None else f"an integer in {low}-{high}"
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < low
+        or (high is not None and value > high)
+    ):
+        raise UsageError(f"{info.name}: {option} is {value!r}; wanted {wanted}")
+
+
+def _arguments(
+    info: StreamInfo, options: StreamOptions, n_classes: int
+) -> dict[str, Any]:
+    """The options in the words of Avalanche's function."""
+    if info.classic == "CORe50":
+        scenario = info.name.removeprefix("core50_")
+        return {"scenario": scenario, "run": options.seed}
+    n_experiences = options.n_experiences or info.n_experiences
+    if n_experiences is None:
+        raise UsageError(f"{info.name}: n_experiences is None; wanted an integer >= 1")
+    arguments: dict[str, Any] = {"n_experiences": n_experiences}
+    if "task_labels" not in info.refused:
+        plain = info.classic == "nc_benchmark"
+        arguments["task_labels" if plain else "return_task_id"] = options.task_labels
+    if info.classic in _SAME_CLASSES:
+        return {**arguments, "seed": options.seed}
+    return {
+        **arguments,
+        **_first_experience(info, options, n_experiences, n_classes),
+        "fixed_class_order": _class_order(info, options, n_classes),
+        "class_ids_from_zero_from_first_exp": True,
+    }
+
+
+def _first_experience(
+    info: StreamInfo, options: StreamOptions, n_experiences: int, n_classes: int
+) -> dict[str, Any]:
+    """The argument for the size of the first experience, if one is needed."""
+    first = options.first_experience_classes
+    if info.classic == "SplitCIFAR110":
+        first = 10  # CIFAR-10, whatever is asked
+    rest = n_classes - (first or 0)
+    if rest < 0:
+        raise UsageError(
+            f"{info.name}: first_experience_classes is {first}; wanted at most "
+            f"{n_classes}"
+        )
+    valid = [n + bool(first) for n in range(1, rest + 1) if rest % n == 0] or [1]
+    if n_experiences not in valid:
+        raise UsageError(
+            f"{info.name}: n_experiences is {n_experiences}, which do not share "
+            f"{rest} classes equally{f' after the first {first}' if first else ''}; "
+            f"wanted one of {', '.join(map(str, valid))}"
+        )
+    if info.classic == "SplitCIFAR110":
+        return {}
+    if first is None or first * n_experiences == n_classes:
+        return {}
+    if info.first_option == "per_exp_classes":
+        return {"per_exp_classes": {0: first}}
+    if info.first_option and 2 * first == n_classes:
+        return {info.first_option: True}
+    choice = f"{n_classes // 2} or none" if info.first_option else "none"
+    raise UsageError(
+        f"{info.name}: first_experience_classes is {first}, which Avalanche's "
+        f"{info.classic} cannot express; wanted {choice}"
+    )
+
+
+def _class_order(info: StreamInfo, options: StreamOptions, n_classes: int) -> list[int]:
+    """Original class ids in the order in which they are to appear."""
+    if info.classic == "SplitCIFAR110":
+        n_classes = 100  # only CIFAR-100's are ordered
+    order = _permutation(info, options, n_classes)
+    if sorted(order) != list(range(n_classes)):
+        raise UsageError(
+            f"{info.name}: class_order is {reprlib.repr(order)}; wanted a permutation of "
+            f"0-{n_classes - 1}"
+        )
+    if info.name == "split_imagenet_subset":
+        drawn = np.random.RandomState(_PAPERS_SEED).choice(1000, 100, replace=False)
+        subset = sorted(drawn.tolist())
+        return [subset[place] for place in order]
+    return order
+
+
+def _permutation(info: StreamInfo, options: StreamOptions, n_classes: int) -> list[int]:
+    order = options.class_order
+    if order is None and info.classic == "SplitCIFAR110":
+        return random.Random(options.seed).sample(range(n_classes), n_classes)
+    if order is None:  # what Avalanche draws, but not from the global generator
+        generator = torch.Generator().manual_seed(options.seed)
+        return torch.randperm(n_classes, generator=generator).tolist()
+    if not isinstance(order, str):
+        return [int(label) for label in order]
+    if order == "natural":
+        return list(range(n_classes))
+    if order == "icarl":
+        return np.random.RandomState(_PAPERS_SEED).permutation(n_classes).tolist()
+    advice = nearest(order, ("natural", "icarl"))
+    raise UsageError(f"{info.name}: class_order is {order!r}; {advice}")
+
+
+def _transforms(info: StreamInfo, options: StreamOptions) -> tuple[Any, Any]:
+    """Transforms of training and of evaluation."""
+    end = [] if info.classic in _GIVES_TENSORS else [transforms.ToTensor()]
+    if options.normalize:
+        end.append(transforms.Normalize(info.mean, info.std))
+    fit = []
+    if info.classic == "SplitImageNet":
+        fit = [transforms.Resize(256), transforms.CenterCrop(224)]
+    augmented = options.augment and info.augmentation != "none"
+    start = _RANDOM[info.augmentation] if augmented else fit
+    return transforms.Compose([*start, *end]), transforms.Compose([*fit, *end])

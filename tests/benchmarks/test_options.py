@@ -1,0 +1,132 @@
+"""Options of a run: from the command line, from YAML, from a saved run."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from benchmarks.names import UsageError
+from benchmarks.options import make_parser, parse
+from benchmarks.recipes import RECIPES
+
+DIGITS, CIFAR = RECIPES["lucir_digits"], RECIPES["lucir_cifar100"]
+
+
+def saved_run(tmp_path, *arguments):
+    """A run that has written its options, as `execute` does before training."""
+    run = parse(DIGITS, ["--out", str(tmp_path), *arguments])
+    run.folder.prepare(run.to_yaml())
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_each_option_of_each_recipe_is_explained(recipe):
+    parser = make_parser(recipe)
+    assert [a.dest for a in parser._actions if not a.help] == []
+    assert recipe.summary.endswith(".")
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_recipe_without_options_is_its_own_protocol(recipe):
+    run = parse(recipe, [])
+    assert run.changed == [] and not run.settings.smoke
+    assert recipe.function(**run.options).setting == recipe.function().setting
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_smoke_is_one_epoch_of_the_embedded_stream(recipe):
+    run = parse(recipe, ["--smoke"])
+    setup = recipe.function(**run.options)
+    assert run.settings.smoke and setup.stream == "split_digits"
+    assert run.options["train_epochs"] == 1
+
+
+def test_explicit_option_wins_over_smoke_before_and_after_it():
+    for arguments in (["--smoke", "--lr", "0.5"], ["--lr", "0.5", "--smoke"]):
+        assert parse(CIFAR, arguments).options["lr"] == 0.5
+
+
+def test_dash_and_underscore_are_the_same():
+    dashes = parse(CIFAR, ["--train-epochs", "3", "--dataset-root=data"])
+    assert dashes == parse(CIFAR, ["--train_epochs=3", "--dataset_root", "data"])
+
+
+def test_saved_options_give_the_same_run(tmp_path):
+    path = tmp_path / "config.yaml"
+    run = parse(CIFAR, ["--smoke", "--seed", "3", "--milestones", "[4, 5]"])
+    path.write_text(run.to_yaml())
+    assert parse(CIFAR, ["--config", str(path)]) == run
+
+
+def test_printed_options_are_those_of_the_run(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse(CIFAR, ["--smoke", "--lr", "0.5", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    saved = yaml.safe_load(parse(CIFAR, ["--smoke", "--lr", "0.5"]).to_yaml())
+    assert exit_.value.code == 0
+    assert {**saved, "resume": False} == printed
+
+
+def test_numbers_are_plain_after_their_check():
+    options = parse(CIFAR, []).options
+    kinds = {type(value) for value in [*options.values(), *options["milestones"]]}
+    assert kinds <= {int, float, str, bool, tuple, type(None)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lrr", "1"], "unknown option --lrr; did you mean --lr?"),
+        (["--train-epoch=1"], "did you mean --train_epochs?"),
+        (["--lr", "0"], "--lr: .*PositiveFloat: 0 "),
+        (["--train_mb_size", "-1"], "--train_mb_size: .*PositiveInt: -1 "),
+        (["--exemplars_per_class", "2.5"], "--exemplars_per_class: .*'2.5'"),
+        (["--milestones", "[0]"], "--milestones: .*PositiveInt: 0 "),
+        (["--network", "resnet"], "--network: .*'resnet32'.*resnet$"),
+        (["--seed", "-1"], "--seed: .*-1 "),
+        (["--stream", "split_mnits"], "unknown stream .*did you mean split_mnist?"),
+        (["--loggers", "cvs"], "unknown logger cvs; did you mean csv?"),
+        (["--config", "nowhere.yaml"], "--config: .*nowhere.yaml"),
+        (["--lr"], "--lr: expected one argument"),
+        (["more"], "more"),
+    ],
+)
+def test_wrong_option_is_named_in_one_line(arguments, message):
+    with pytest.raises(UsageError, match=message) as error:
+        parse(DIGITS, arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_option_in_yaml_is_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("trainepochs: 3\n")
+    with pytest.raises(UsageError, match="did you mean --train_epochs?"):
+        parse(DIGITS, ["--config", str(path)])
+
+
+def test_resume_restores_all_options(tmp_path):
+    run = saved_run(tmp_path, "--smoke", "--lr", "0.5", "--seed", "7")
+    again = parse(DIGITS, ["--resume", "--out", str(tmp_path), "--seed", "7"])
+    assert again.options == run.options and again.changed == run.changed
+    assert again.settings.smoke and again.settings.resume
+
+
+def test_resume_finds_a_folder_that_was_moved(tmp_path):
+    saved_run(tmp_path / "old", "--lr", "0.5")
+    (tmp_path / "old").rename(tmp_path / "new")
+    run = parse(DIGITS, ["--resume", "--out", str(tmp_path / "new")])
+    assert run.options["lr"] == 0.5 and run.settings.out == tmp_path / "new"
+
+
+@pytest.mark.parametrize("change", [["--lr", "0.1"], ["--smoke"], ["--herding=lucir"]])
+def test_resume_refuses_an_option_that_contradicts_the_run(tmp_path, change):
+    saved_run(tmp_path, "--lr", "0.5")
+    with pytest.raises(UsageError, match=f"{change[0][:4]}.*started with"):
+        parse(DIGITS, ["--resume", "--out", str(tmp_path), *change])
+
+
+def test_resume_may_go_on_elsewhere(tmp_path):
+    saved_run(tmp_path)
+    elsewhere = ["--device", "cpu", "--loggers", "csv", "--dataset-root", "data"]
+    run = parse(DIGITS, ["--resume", "--out", str(tmp_path), *elsewhere])
+    assert run.settings.device == "cpu" and run.settings.loggers == ["csv"]

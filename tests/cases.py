@@ -1,0 +1,161 @@
+"""The toy stream, and every plugin, buffer and strategy the contract is applied to.
+
+A subject is a function ``(**options) -> strategy`` listed in `SUBJECTS`; adding one
+there is all it takes to hold it to the contract (`test_contract.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.benchmarks import (
+    class_incremental_benchmark,
+    nc_benchmark,
+    task_incremental_benchmark,
+)
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.supervised import Naive
+from torch import nn
+from torch.optim import SGD
+from torch.utils.data import Dataset
+
+from avalanche_ext.buffers import HerdingBuffer
+from avalanche_ext.models import CosineClassifier, FeatureClassifier
+from avalanche_ext.plugins import (
+    BalancedFinetuningPlugin,
+    ExemplarReplayPlugin,
+    ImprintingPlugin,
+    LUCIRPlugin,
+    MemoryResidentPlugin,
+)
+from avalanche_ext.strategies import LUCIR
+
+N_CLASSES, N_EXPERIENCES, SIDE = 6, 3, 6
+
+#: The forms in which Avalanche gives the same stream.
+APIS = ("old", "old_task_labels", "new", "new_task_labels")
+
+
+class Images(Dataset):
+    """Noisy copies of one pattern a class, as float tensors."""
+
+    def __init__(self, per_class: int, seed: int) -> None:
+        patterns = torch.Generator().manual_seed(7)
+        rng = torch.Generator().manual_seed(seed)
+        means = torch.randn(N_CLASSES, 1, SIDE, SIDE, generator=patterns)
+        y = torch.arange(N_CLASSES).repeat(per_class)
+        noise = torch.randn(len(y), 1, SIDE, SIDE, generator=rng)
+        self.tensors = (means[y] + 0.8 * noise, y)
+        self.targets = y.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.tensors[0][i], self.targets[i]
+
+
+def toy_benchmark(api: str = "old") -> Any:
+    """Three experiences of two classes, 24 training images each."""
+    train, test = Images(24, seed=1), Images(10, seed=2)
+    if api.startswith("old"):
+        return nc_benchmark(
+            train,
+            test,
+            n_experiences=N_EXPERIENCES,
+            task_labels=api.endswith("task_labels"),
+            fixed_class_order=list(range(N_CLASSES)),
+        )
+    benchmark = class_incremental_benchmark(
+        {
+            "train": as_classification_dataset(train),
+            "test": as_classification_dataset(test),
+        },
+        class_order=list(range(N_CLASSES)),
+        num_experiences=N_EXPERIENCES,
+    )
+    if api.endswith("task_labels"):
+        return task_incremental_benchmark(benchmark)
+    return benchmark
+
+
+def toy_model(cosine: bool = True) -> FeatureClassifier:
+    """A multilayer perceptron with batch normalisation and eight features."""
+    extractor = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(SIDE * SIDE, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, 8),
+    )
+    head = CosineClassifier(8) if cosine else nn.Linear(8, N_CLASSES)
+    return FeatureClassifier(extractor, head)
+
+
+def build(strategy: Callable[..., Any], **options: Any) -> Any:
+    """A strategy on the toy model, with everything a user would leave at a default."""
+    model = options.pop("model", None) or toy_model()
+    evaluator = EvaluationPlugin(
+        accuracy_metrics(epoch=True, stream=True, experience=True),
+        forgetting_metrics(stream=True),
+        loggers=[],
+    )
+    return strategy(
+        model=model,
+        optimizer=SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4),
+        **{
+            "train_mb_size": 16,
+            "train_epochs": 2,
+            "eval_mb_size": 64,
+            "evaluator": evaluator,
+            **options,
+        },
+    )
+
+
+def naive_with(*plugins: Any, **options: Any) -> Any:
+    """Avalanche's Naive with the plugins."""
+    return build(Naive, plugins=[*plugins, *options.pop("plugins", [])], **options)
+
+
+def _balanced_finetuning(**options: Any) -> Any:
+    buffer = HerdingBuffer(per_class=4)
+    tuning = BalancedFinetuningPlugin(buffer, epochs=2, batch_size=8, lr=0.1)
+    return naive_with(ExemplarReplayPlugin(buffer), tuning, **options)
+
+
+SUBJECTS: dict[str, Callable[..., Any]] = {
+    "LUCIR": lambda **o: build(LUCIR, **{"exemplars_per_class": 5, **o}),
+    "LUCIR-everything": lambda **o: build(
+        LUCIR,
+        memory_size=20,
+        imprint=True,
+        balanced_finetuning_epochs=2,
+        generator=torch.Generator().manual_seed(3),
+        **o,
+    ),
+    "LUCIRPlugin": lambda **o: naive_with(LUCIRPlugin(), **o),
+    "ImprintingPlugin": lambda **o: naive_with(ImprintingPlugin(), **o),
+    "BalancedFinetuningPlugin": _balanced_finetuning,
+    "MemoryResidentPlugin": lambda **o: naive_with(MemoryResidentPlugin(), **o),
+    "ExemplarReplayPlugin": lambda **o: naive_with(
+        ExemplarReplayPlugin(HerdingBuffer(per_class=5)), **o
+    ),
+    "HerdingBuffer-in-ReplayPlugin": lambda **o: naive_with(
+        ReplayPlugin(12, storage_policy=HerdingBuffer(max_size=12)), **o
+    ),
+}
+
+#: Loss plugins with weight 0; each must equal Naive bit for bit.
+WEIGHTLESS: dict[str, Callable[..., Any]] = {
+    "LUCIRPlugin": lambda **o: naive_with(
+        LUCIRPlugin(distillation_weight=0.0, margin_weight=0.0), **o
+    ),
+    "MemoryResidentPlugin-False": lambda **o: naive_with(
+        MemoryResidentPlugin(memory_resident=False), **o
+    ),
+}

@@ -1,0 +1,144 @@
+"""Tiny files in the layouts that Avalanche and torchvision read."""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.stream_info import STREAMS
+
+
+def dump(path: Path, content: object) -> None:
+    write(path, pickle.dumps(content))
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def picture(mode: str, size: tuple[int, int], shade: int = 0) -> bytes:
+    """An image file of one shade."""
+    file = BytesIO()
+    Image.new(mode, size, shade if mode == "L" else (shade,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+def mnist(root: Path, folder: str = "MNIST") -> None:
+    """Three training images and one test image of each class."""
+    for part, copies in (("train", 3), ("t10k", 1)):
+        labels = np.tile(np.arange(10, dtype=np.uint8), copies)
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = np.array([0x0800 + array.ndim, *array.shape], ">i4")
+            path = root / folder / "raw" / f"{part}-{kind}-ubyte"
+            write(path, header.tobytes() + array.tobytes())
+
+
+def cifar10(root: Path) -> None:
+    """One image of each class in each of the six batches."""
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        images = np.full((10, 3072), 100, np.uint8)
+        batch = {"data": images, "labels": list(range(10))}
+        dump(root / "cifar-10-batches-py" / name, batch)
+    dump(root / "cifar-10-batches-py/batches.meta", {"label_names": list("abcdefghij")})
+
+
+def cifar100(root: Path) -> None:
+    """Two training images and one test image of each class."""
+    for name, copies in (("train", 2), ("test", 1)):
+        labels = list(range(100)) * copies
+        images = np.full((len(labels), 3072), 100, np.uint8)
+        content = {"data": images, "fine_labels": labels}
+        dump(root / "cifar-100-python" / name, content)
+    names = [str(label) for label in range(100)]
+    dump(root / "cifar-100-python/meta", {"fine_label_names": names})
+
+
+def cifar110(root: Path) -> None:
+    cifar10(root)
+    cifar100(root)
+
+
+def tiny_imagenet(root: Path) -> None:
+    """One image of each class in both parts."""
+    root = root / "tiny-imagenet-200"
+    names = [f"n{label:08d}" for label in range(200)]
+    image = picture("RGB", (64, 64))
+    for name in names:
+        write(root / "train" / name / "images" / "a.JPEG", image)
+        write(root / "val/images" / f"{name}.JPEG", image)
+    (root / "wnids.txt").write_text("\n".join(names))
+    lines = "\n".join(f"{name}.JPEG\t{name}\t0\t0\t0\t0" for name in names)
+    (root / "val/val_annotations.txt").write_text(lines)
+
+
+def imagenet(root: Path) -> None:
+    """One image of each class in both parts."""
+    names = [f"n{label:08d}" for label in range(1000)]
+    image = picture("RGB", (9, 8))
+    for part in ("train", "val"):
+        for name in names:
+            write(root / part / name / "a.JPEG", image)
+    torch.save(({name: (name,) for name in names}, []), root / "meta.bin")
+
+
+def core50(root: Path, scenario: str) -> None:
+    """One image of two objects in each experience."""
+    from avalanche.benchmarks.classic.core50 import nbatch, scen2dirs
+
+    for folder in STREAMS["core50_nc"].files[:5]:
+        (root / folder).mkdir(parents=True)
+    (root / "NIC_v2_79_cat").mkdir()  # else Avalanche makes many files
+    lists = root / scen2dirs[scenario] / "run3"
+    lists.mkdir(parents=True)
+    text = "s1/o1/a.png 0\ns1/o2/a.png 1\n"
+    (lists / "test_filelist.txt").write_text(text)
+    for i in range(nbatch[scenario]):
+        (lists / f"train_batch_{i:02d}_filelist.txt").write_text(text)
+    for name in ("o1", "o2"):
+        image = picture("RGB", (128, 128))
+        write(root / f"core50_128x128/s1/{name}/a.png", image)
+    nine_empty = {"ni": [[[]] * 9]}
+    for file in ("paths.pkl", "labels2names.pkl"):
+        dump(root / file, [])
+    dump(root / "labels.pkl", nine_empty)
+    dump(root / "LUP.pkl", nine_empty)
+
+
+def omniglot(root: Path) -> None:
+    """Two drawings, one of them for testing, of each of 964 characters."""
+    root = root / "omniglot-py/omniglot-py"
+    image = picture("L", (105, 105))
+    for label in range(964):
+        folder = f"alphabet{label // 40:02d}/character{label % 40:02d}"
+        for drawing in (1, 16):
+            file = f"{label:04d}_{drawing:02d}.png"
+            write(root / "images_background" / folder / file, image)
+    write(root / "images_background.zip", b"")
+
+
+def image_folder(root: Path) -> None:
+    """Images of different sizes; 2 for training and 1 for testing of each class."""
+    for shade, name in enumerate(("cat", "dog", "emu", "fox")):
+        for file in ("train/{}/a.png", "train/{}/b.png", "test/{}/a.png"):
+            image = picture("RGB", (10 + shade, 20), 60 * shade)
+            write(root / file.format(name), image)
+
+
+def lay(name: str, root: Path) -> None:
+    """Lay out what a stream reads."""
+    if name.startswith("core50"):
+        core50(root, name.removeprefix("core50_"))
+    elif "mnist" in name:
+        mnist(root, "FashionMNIST" if "fmnist" in name else "MNIST")
+    elif name.startswith("split_imagenet"):
+        imagenet(root)
+    elif name != "split_digits":
+        globals()[name.removeprefix("split_")](root)

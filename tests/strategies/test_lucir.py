@@ -1,0 +1,239 @@
+"""The LUCIR strategy as a whole."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.core import SupervisedPlugin
+from avalanche.training.supervised import Naive
+from cases import APIS, build, toy_benchmark, toy_model
+from contract import assert_equal, run, weights
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import TensorDataset
+
+from avalanche_ext.models import (
+    CifarResNet,
+    CosineClassifier,
+    FeatureClassifier,
+)
+from avalanche_ext.plugins import ExemplarReplayPlugin
+from avalanche_ext.strategies import LUCIR
+
+
+class Recorder(SupervisedPlugin):
+    """Sets the authors' initial prototypes and notes each step's loss."""
+
+    def __init__(self, golden):
+        super().__init__()
+        self.golden, self.losses = golden, []
+
+    def before_training_exp(self, strategy, **kwargs):
+        i = strategy.clock.train_exp_counter
+        prototypes = strategy.model.train_classifier.prototypes[-1]
+        prototypes.data.copy_(self.golden[f"t{i}_head_init"])
+
+    def after_backward(self, strategy, **kwargs):
+        self.losses.append(strategy.loss.item())
+
+
+def experiences_of(golden, n):
+    datasets = []
+    for i in range(n):
+        data = TensorDataset(golden[f"t{i}_x"], golden[f"t{i}_y"])
+        data.targets = golden[f"t{i}_y"].tolist()
+        datasets.append(as_classification_dataset(data))
+    return benchmark_from_datasets(train=datasets).train_stream
+
+
+@pytest.mark.golden("bdr_cwd", "e2e_lucir_only*.npz")
+def test_whole_experiences_agree_with_the_authors(golden):
+    n_in, width, size = (
+        golden["t0_x"].shape[1],
+        len(golden["init__l1__bias"]),
+        len(golden["init__l2__bias"]),
+    )
+    names = ("l1", "bn", "relu", "l2")
+    layers = (
+        nn.Linear(n_in, width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, size),
+    )
+    extractor = nn.Sequential(OrderedDict(zip(names, layers)))
+    init = {k: v for k, v in golden.items() if k.startswith("init__")}
+    extractor.load_state_dict(
+        {k[6:].replace("__", "."): torch.as_tensor(v) for k, v in init.items()}
+    )
+    model = FeatureClassifier(extractor, CosineClassifier(size))
+    recorder = Recorder(golden)
+    strategy = LUCIR(
+        model=model,
+        optimizer=torch.optim.SGD(
+            model.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4
+        ),
+        distillation_weight=golden["lamb"],
+        train_mb_size=golden["batch_size"],
+        train_epochs=golden["epochs"],
+        plugins=[recorder],
+        evaluator=None,
+    )
+    # the authors' data of each experience hold the replayed samples already
+    replay = next(p for p in strategy.plugins if isinstance(p, ExemplarReplayPlugin))
+    strategy.plugins.remove(replay)
+    n = len(golden["sizes"])
+    for i, experience in enumerate(experiences_of(golden, n)):
+        rate = golden["lr"] if i else golden["first_task_lr"]
+        strategy.optimizer.param_groups[0]["lr"] = rate
+        recorder.losses.clear()
+        strategy.train(experience, shuffle=False)
+        steps = golden[f"t{i}_criterion_per_step"].double()
+        losses = torch.tensor(recorder.losses, dtype=torch.double)
+        assert_close(losses, steps, rtol=1e-5, atol=1e-5)
+        ours = {f"model.{k}": v for k, v in extractor.state_dict().items()}
+        for k, prototypes in enumerate(model.train_classifier.prototypes):
+            ours[f"heads.{k}.weight"] = prototypes.data
+        ours[f"heads.{i}.sigma"] = model.train_classifier.scale.data[None]
+        wanted = {k: v for k, v in golden.items() if k.startswith(f"t{i}_after__")}
+        assert wanted
+        for key, value in wanted.items():
+            name = key.split("__", 1)[1].replace("__", ".")
+            assert_close(ours[name], torch.as_tensor(value), rtol=0, atol=1e-5)
+    model.eval()
+    assert_close(model(golden["test_x"]), golden["test_logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_lucir_beats_naive_on_the_toy_stream(api):
+    def accuracy(strategy, **options):
+        _, metrics = run(
+            lambda **o: build(strategy, train_epochs=8, **o), api, **options
+        )
+        name = "Top1_Acc_Stream/eval_phase/test_stream"
+        values = [v for k, v in metrics[-1].items() if k.startswith(name)]
+        return sum(values) / len(values)
+
+    lucir = accuracy(lambda **o: LUCIR(exemplars_per_class=10, **o))
+    assert lucir > accuracy(Naive) + 0.2
+
+
+def test_every_sample_and_exemplar_is_seen_once_an_epoch():
+    seen = []
+
+    class Watcher(SupervisedPlugin):
+        def before_forward(self, strategy, **kwargs):
+            seen.append(strategy.mb_y.clone())
+
+    strategy = build(LUCIR, exemplars_per_class=5, train_epochs=1, plugins=[Watcher()])
+    for i, experience in enumerate(toy_benchmark().train_stream):
+        seen.clear()
+        strategy.train(experience)
+        counts = torch.cat(seen).bincount(minlength=6).tolist()
+        assert counts == [5] * 2 * i + [24] * 2 + [0] * (4 - 2 * i)
+
+
+def test_momenta_do_not_outlive_an_experience():
+    states = []
+
+    class Watcher(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            states.append(len(strategy.optimizer.state))
+
+    strategy = build(LUCIR, plugins=[Watcher()])
+    for experience in toy_benchmark().train_stream:
+        strategy.train(experience)
+    assert states == [0, 0, 0] and len(strategy.optimizer.state) > 0
+
+
+def test_caller_s_plugin_list_is_not_modified():
+    mine = []
+    build(LUCIR, plugins=mine)
+    assert mine == []
+
+
+def test_evaluating_future_classes_first_neither_grows_nor_disturbs():
+    plain, _ = run(lambda **o: build(LUCIR, **o), evaluations=0)
+    torch.manual_seed(0)
+    benchmark, strategy = toy_benchmark(), build(LUCIR)
+    torch.manual_seed(1)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        known = strategy.model.train_classifier.n_classes
+        strategy.eval(benchmark.test_stream)
+        assert strategy.model.train_classifier.n_classes == known
+    assert_equal(weights(strategy), weights(plain))
+
+
+def test_training_the_stream_in_one_call_equals_one_call_an_experience():
+    one, _ = run(lambda **o: build(LUCIR, **o), evaluations=0)
+    torch.manual_seed(0)
+    benchmark, strategy = toy_benchmark(), build(LUCIR)
+    torch.manual_seed(1)
+    strategy.train(benchmark.train_stream)
+    assert_equal(weights(strategy), weights(one))
+
+
+def test_stopping_an_experience_early_does_not_skip_the_next():
+    iterations = [0, 0, 0]
+
+    class Stopper(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            iterations[strategy.clock.train_exp_counter] += 1
+            strategy.stop_training()
+
+    strategy = build(LUCIR, plugins=[Stopper()], train_epochs=1)
+    strategy.train(toy_benchmark().train_stream)
+    assert iterations == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "rtol"),
+    [
+        # 8 bits, 0.4 % an operation, through ten layers and distillation by 7
+        ({"precision": "bfloat16"}, 0.05),
+        ({"channels_last": True}, 1e-4),
+        ({"compile": True}, 1e-4),
+    ],
+)
+def test_faster_forms_give_the_same_loss_within_their_precision(options, rtol):
+    class Recorder(SupervisedPlugin):
+        def after_backward(self, strategy, **kwargs):
+            losses.append(strategy.loss.item())
+
+    found = []
+    for extra in ({}, options):
+        losses = []
+        torch.manual_seed(0)
+        extractor = CifarResNet(n_blocks=1, width=4, in_channels=1)
+        model = FeatureClassifier(extractor, CosineClassifier(16))
+        if "compile" in extra:  # the real compiler takes half a minute
+            model.compile = lambda: nn.Module.compile(model, backend="eager")
+        strategy = build(LUCIR, model=model, plugins=[Recorder()], **extra)
+        for group in strategy.optimizer.param_groups:
+            group["lr"] = 0.0  # differences must not add up
+        strategy.train(toy_benchmark().train_stream)
+        found.append(losses)
+    assert_close(found[1], found[0], rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": toy_model(cosine=False)}, "wanted a CosineClassifier"),
+        ({"model": nn.Linear(4, 2)}, "does not expose its features"),
+        ({"exemplars_per_class": 0}, "per_class 0"),
+        ({"memory_size": -5}, "max_size -5"),
+        ({"exemplars_per_class": 5, "memory_size": 5}, "wanted one of the two"),
+        ({"train_mb_size": 0}, "train_mb_size is 0"),
+        ({"train_epochs": -1}, "train_epochs is -1"),
+        ({"precision": "float8"}, "'float8'; wanted 'float32' or 'bfloat16'"),
+        ({"balanced_finetuning_epochs": -1}, "epochs -1"),
+    ],
+)
+def test_bad_arguments_are_refused_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(LUCIR, **options)
