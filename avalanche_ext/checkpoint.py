@@ -169,6 +169,7 @@ def load_checkpoint(
     Args:
         path: A file of `save_checkpoint`.
         strategy: Constructed by the same code with the same arguments, not trained.
+            Where an argument differs, the value at the time of saving comes back.
         train_stream: The same stream.
 
     Returns:

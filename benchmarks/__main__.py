@@ -60,7 +60,7 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
-    from benchmarks.options import parse
+    from benchmarks.parser import parse
 
     run = parse(RECIPES[name], rest)
     from benchmarks.stopping import execute_until_stopped

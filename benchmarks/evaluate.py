@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from itertools import islice, product
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from avalanche.benchmarks import CLScenario
     from avalanche.core import CLExperience
     from avalanche.training.templates import SupervisedTemplate
 
@@ -16,7 +16,9 @@ _ACCURACY = re.compile(r"Top1_Acc_Exp/eval_phase/.*/Exp(\d+)$")
 
 
 def accuracy_row(
-    strategy: SupervisedTemplate, benchmark: CLScenario, n_trained: int
+    strategy: SupervisedTemplate,
+    tests: Sequence[CLExperience],
+    seen: AbstractSet[tuple[int, int]],
 ) -> list[float | None]:
     """Evaluate a strategy on the test experiences that it can know.
 
@@ -26,16 +28,13 @@ def accuracy_row(
 
     Args:
         strategy: A strategy whose evaluator measures accuracy by experience.
-        benchmark: Streams ``train_stream`` and ``test_stream``.
-        n_trained: Number of experiences trained, >= 1.
+        tests: All test experiences, in order.
+        seen: Classes of the experiences trained so far; see `classes_of`.
 
     Returns:
         Accuracy in [0, 1] on each test experience; ``None`` where not evaluated.
     """
-    tests = list(benchmark.test_stream)
-    trained = [classes_of(e) for e in islice(benchmark.train_stream, n_trained)]
-    seen = set().union(*trained)
-    known = [e for e in tests if classes_of(e) <= seen] or tests
+    known = [e for e in tests if classes_of(e) <= seen] or list(tests)
     measured = accuracy_by_experience(strategy.eval(known))
     evaluated = {e.current_experience for e in known}
     return [measured[j] if j in evaluated else None for j in range(len(tests))]

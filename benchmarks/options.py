@@ -1,30 +1,15 @@
-"""The command line of a run: options of every run, and those of the recipe's signature.
-
-Nothing heavy is imported here, so that ``--help`` takes a moment only.
-"""
+"""What is asked of a run: options of every run, and the recipe's own."""
 
 from __future__ import annotations
 
 import json
-import re
-from argparse import ArgumentError
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt
-
-from benchmarks.evaluation import LOGGERS
-from benchmarks.names import UsageError, nearest
 from benchmarks.recipes.recipe import Recipe
 from benchmarks.results import RunFolder
-from benchmarks.streams import STREAMS
-
-FREE_ON_RESUME = {"config", "resume", "device", "dataset_root", "download", "loggers"}
-"""Options that say where a run takes place, not what it is: they may differ when a run
-is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,156 +86,3 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
         {'milestones': [80, 120], 'out': 'results'}
     """
     return dict(json.loads(json.dumps(dict(values), default=str)))
-
-
-def make_parser(recipe: Recipe) -> ArgumentParser:
-    """Build the parser of one recipe.
-
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        A parser that raises `argparse.ArgumentError` and leaves exiting to the caller.
-    """
-    parser = ArgumentParser(
-        prog=f"python -m benchmarks run {recipe.name}",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="YAML file of options")
-    group = parser.add_argument_group("options of every run")
-    add = group.add_argument
-    add("--seed", type=NonNegativeInt, default=0, help="seed of the training")
-    add(
-        "--device",
-        type=Literal["auto", "cpu", "cuda"],
-        default="auto",
-        help="auto: cuda where there is one",
-    )
-    add("--dataset-root", type=str, help="folder of the data; null: Avalanche's own")
-    add("--download", action="store_true", help="fetch missing data")
-    add("--smoke", action="store_true", help="small sizes on split_digits: seconds")
-    add("--resume", action="store_true", help="go on after the last experience saved")
-    add(
-        "--loggers",
-        nargs="+",
-        metavar="NAME",
-        help="Avalanche's loggers by name; null: interactive in a terminal, else none",
-    )
-    add("--out", type=str, default="results", help="folder of all results")
-    parser.add_function_arguments(recipe.function, as_group=True)
-    return parser
-
-
-def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
-    """Parse the options of a run.
-
-    Args:
-        recipe: The recipe.
-        arguments: What stands after its name on the command line.
-
-    Returns:
-        The run. With ``--resume`` its options are those it was started with.
-
-    Raises:
-        UsageError: If an option is unknown, has a wrong value, or contradicts the run
-            that ``--resume`` is to go on with.
-        SystemExit: After ``--help`` or ``--print_config``.
-    """
-    parser = make_parser(recipe)
-    protocol = parser.get_defaults().as_dict()
-    arguments = [_canonical(argument, parser) for argument in arguments]
-    try:
-        saved = _set_defaults(parser, recipe, arguments)
-        values = parser.parse_args(arguments).as_dict()
-    except ArgumentError as error:
-        raise UsageError(_one_line(error, parser)) from error
-    _refuse_unknown("stream", [values["stream"]], STREAMS)
-    _refuse_unknown("logger", values["loggers"] or (), LOGGERS)
-    _refuse_conflict(values, saved)
-    return _run(recipe, values, protocol)
-
-
-def _run(recipe: Recipe, values: Mapping[str, Any], protocol: Mapping[str, Any]) -> Run:
-    names = {field.name for field in fields(Settings)}
-    own = {k: _bare(v) for k, v in values.items() if k not in {*names, "config"}}
-    settings = {k: _bare(v) for k, v in values.items() if k in names}
-    settings["out"] = Path(settings["out"])
-    if settings["dataset_root"] is not None:
-        settings["dataset_root"] = Path(settings["dataset_root"]).expanduser()
-    changed = [name for name in own if own[name] != protocol[name]]
-    return Run(
-        recipe=recipe, settings=Settings(**settings), options=own, changed=changed
-    )
-
-
-def _bare(value: Any) -> Any:
-    """Take a checked value out of its type: a ``PositiveInt`` becomes an ``int``."""
-    if isinstance(value, list | tuple):
-        return type(value)(_bare(item) for item in value)
-    kinds = [k for k in (bool, int, float, str) if isinstance(value, k)]
-    return kinds[0](value) if kinds else value
-
-
-def _canonical(argument: str, parser: ArgumentParser) -> str:
-    """Read ``--train-epochs`` as ``--train_epochs`` and ``--dataset_root`` likewise."""
-    name, equals, value = argument.partition("=")
-    known = {option.replace("-", "_"): option for option in _options(parser)}
-    if not name.startswith("--"):
-        return argument
-    return known.get(name.replace("-", "_"), name) + equals + value
-
-
-def _options(parser: ArgumentParser) -> list[str]:
-    names = [o for action in parser._actions for o in action.option_strings]
-    return [o for o in names if o.startswith("--") and o != "--print_shtab"]
-
-
-def _set_defaults(
-    parser: ArgumentParser, recipe: Recipe, arguments: Sequence[str]
-) -> dict[str, Any]:
-    """Make the smoke sizes, or the options of the saved run, the parser's defaults.
-
-    An option given on the command line or in ``--config`` then still wins.
-
-    Returns:
-        The options of the saved run; empty without ``--resume`` or without such a run.
-    """
-    prints = ("-h", "--help", "--print_config")
-    quiet = [a for a in arguments if a.partition("=")[0] not in prints]
-    asked = parser.parse_args(quiet)
-    folder = RunFolder(out=Path(asked.out), recipe=recipe.name, seed=asked.seed)
-    if asked.resume and folder.config.exists():
-        saved: dict[str, Any] = parser.parse_path(str(folder.config)).as_dict()
-        here = {"config", "out", "seed"}
-        parser.set_defaults({k: v for k, v in saved.items() if k not in here})
-        return saved
-    if asked.smoke:
-        parser.set_defaults(dict(recipe.smoke))
-    return {}
-
-
-def _refuse_conflict(values: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    for name in saved.keys() - FREE_ON_RESUME - {"out", "seed"}:
-        if values[name] != saved[name]:
-            raise UsageError(
-                f"--{name} {values[name]} differs from the {saved[name]} that the run "
-                f"was started with; leave it out to resume, or choose another --out"
-            )
-
-
-def _refuse_unknown(kind: str, names: Iterable[str], valid: Iterable[str]) -> None:
-    for name in names:
-        if name not in valid:
-            raise UsageError(f"unknown {kind} {name}; {nearest(name, valid)}")
-
-
-def _one_line(error: ArgumentError, parser: ArgumentParser) -> str:
-    """An error of the parser in one line, with the nearest name of an option."""
-    text = " ".join(str(error).split())
-    text = re.sub(r'^Parser key "([^"]+)":', r"--\1:", text).replace("typing.", "")
-    unknown = re.search(r"^unrecognized arguments: (--[^\s=]+)|^Option '(\S+)'", text)
-    if unknown is None:
-        return text
-    name = unknown[1] or f"--{unknown[2]}"
-    return f"unknown option {name}; {nearest(name, _options(parser))}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluate import accuracy_row
+from benchmarks.evaluate import accuracy_row, classes_of
 from benchmarks.evaluation import make_evaluator
 from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
@@ -148,6 +150,11 @@ class Training:
     strategy: SupervisedTemplate
     progress: Progress = field(default_factory=Progress)
 
+    @cached_property
+    def tests(self) -> list[CLExperience]:
+        """All test experiences."""
+        return list(self.benchmark.test_stream)
+
     @property
     def n_finished(self) -> int:
         """Number of experiences finished."""
@@ -163,7 +170,7 @@ class Training:
 
         path = self.run.folder.checkpoint
         if not path.exists():
-            print(f"nothing is saved in {path.parent}: starting from the first")
+            print(f"no experience is saved in {path.parent}: starting anew", flush=True)
             return
         try:
             saved = load_checkpoint(path, self.strategy, self.benchmark.train_stream)
@@ -173,17 +180,22 @@ class Training:
 
     def finish(self) -> None:
         """Train what is left; afterwards all results are in the folder."""
-        if self.n_finished:
+        stream, n = self.benchmark.train_stream, self.n_finished
+        seen = {pair for e in islice(stream, n) for pair in classes_of(e)}
+        if n:
             self._write()  # a kill may have come between the checkpoint and these
-        for experience in islice(self.benchmark.train_stream, self.n_finished, None):
-            self._one_experience(experience)
+        for experience in islice(stream, n, None):
+            seen |= classes_of(experience)
+            self._one_experience(experience, seen)
 
-    def _one_experience(self, experience: CLExperience) -> None:
+    def _one_experience(
+        self, experience: CLExperience, seen: AbstractSet[tuple[int, int]]
+    ) -> None:
         from avalanche_ext.metrics.memory import memory_bytes
 
         began = time.monotonic()
         self.strategy.train(experience)
-        row = accuracy_row(self.strategy, self.benchmark, self.n_finished + 1)
+        row = accuracy_row(self.strategy, self.tests, seen)
         self.progress.add(
             row,
             minutes=(time.monotonic() - began) / 60,
@@ -214,7 +226,7 @@ class Training:
             self.setup,
             self.progress,
             n_experiences=of,
-            test_images=[len(e.dataset) for e in self.benchmark.test_stream],
+            test_images=[len(e.dataset) for e in self.tests],
             device=self.strategy.device,
         )
         self.run.folder.write(self.progress.accuracy, record)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from benchmarks.names import RunFailed
+from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
 
 
@@ -32,6 +32,7 @@ def execute_until_stopped(run: Run, command: str) -> int:
 
     Raises:
         UsageError: If the run cannot be started as given.
+        Exception: Whatever else went wrong, after saying how to resume.
     """
     try:
         with sigterm_interrupts(), host_warnings_hidden():
@@ -46,6 +47,11 @@ def execute_until_stopped(run: Run, command: str) -> int:
     except (RunFailed, OSError) as error:
         print(f"error: {error}; {how_to_resume(run, command)}", file=sys.stderr)
         return 1
+    except UsageError:
+        raise
+    except Exception:  # a defect, or memory that ran out: its traceback follows
+        print(f"failed; {how_to_resume(run, command)}", file=sys.stderr)
+        raise
 
 
 @contextmanager

@@ -5,8 +5,9 @@ A golden test names the files it is for, and is run once for each of them::
     @pytest.mark.golden("bdr_cwd", "herding_*.npz")
     def test_herding_agrees_with_the_authors(golden): ...
 
-``golden`` is the file's content. ``--golden-root DIR`` takes the files from another
-folder of the same layout, ``DIR/<method>/<file>``.
+``golden`` is the file's content. ``pytest -m golden --golden-root=DIR`` takes the files
+from another folder of the same layout, ``DIR/<method>/<file>``. (With a space instead
+of ``=`` pytest takes DIR for a folder of tests, unless another is named before it.)
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def pytest_sessionfinish(session, exitstatus):
     """A golden file without a test and without a reason fails a complete run."""
     config = session.config
     root = config.getoption("--golden-root")
-    complete = config.args_source != pytest.Config.ArgsSource.ARGS
+    given = [Path(arg.split("::")[0]).resolve() for arg in config.args]
+    complete = any(path == HERE or path in HERE.parents for path in given)
     config.golden.orphans = [
         f"{method}/{path.name}"
         for method, path in golden_files(root)

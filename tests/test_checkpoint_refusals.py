@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
-import resource
-import signal
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,30 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import AGEMPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
-from cases import naive_with, toy_benchmark, toy_model
+from cases import toy_benchmark, toy_model
+from checkpoint_subjects import Counted, counted
 from contract import assert_equal, weights
 from torch import nn, optim
 
 from avalanche_ext.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-
-
-class Counter(SupervisedPlugin):
-    """Counts experiences, and keeps what a test wants."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__()
-        self.count, self.kept = 0, None
-        vars(self).update(attributes)
-
-    def after_training_exp(self, strategy, **kwargs):
-        self.count += 1
-
-
-def make(*plugins: Any, **options: Any) -> Any:
-    return naive_with(*(plugins or (Counter(), ReplayPlugin(12))), **options)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +30,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def trained(benchmark):
     """A strategy after two experiences; no test changes it."""
-    strategy = make()
+    strategy = counted()
     strategy.train(benchmark.train_stream[:2])
     return strategy
 
@@ -129,7 +108,7 @@ def damaged_files() -> dict[str, Any]:
 @pytest.mark.parametrize("damage", damaged_files())
 def test_no_checkpoint_is_refused(damage, path, benchmark):
     damaged_files()[damage](path)
-    strategy = make()
+    strategy = counted()
     with refused(strategy, r"good\.pt (is|holds)"):
         load_checkpoint(path, strategy, benchmark.train_stream)
     assert not path.with_name("trapped").exists()
@@ -137,7 +116,7 @@ def test_no_checkpoint_is_refused(damage, path, benchmark):
 
 def test_newer_format_is_refused(path, benchmark):
     rewrite(path, format=99, version="7.0")
-    strategy = make()
+    strategy = counted()
     with refused(strategy, "format 99, written by version 7.0; wanted 1"):
         load_checkpoint(path, strategy, benchmark.train_stream)
 
@@ -153,13 +132,13 @@ def wider() -> nn.Module:
 
 
 def with_adam() -> Any:
-    strategy = make()
+    strategy = counted()
     strategy.optimizer = optim.Adam(strategy.model.parameters())
     return strategy
 
 
 def as_class(cls: type) -> Any:
-    strategy = make()
+    strategy = counted()
     strategy.__class__ = cls
     return strategy
 
@@ -167,16 +146,16 @@ def as_class(cls: type) -> Any:
 OTHERS = {
     "strategy": (lambda: as_class(Other), "strategy Naive; this run has Other"),
     "plugins": (
-        lambda: make(ReplayPlugin(12), Counter()),
-        r"plugins \['Counter', 'ReplayPlugin', .*; this run has \['ReplayPlugin'",
+        lambda: counted(ReplayPlugin(12), Counted()),
+        r"plugins \['Counted', 'ReplayPlugin', .*; this run has \['ReplayPlugin'",
     ),
     "model": (
-        lambda: make(model=nn.Sequential(nn.Flatten(), nn.Linear(36, 6))),
+        lambda: counted(model=nn.Sequential(nn.Flatten(), nn.Linear(36, 6))),
         "model FeatureClassifier; this run has Sequential",
     ),
     "optimizer": (with_adam, "optimizer SGD; this run has Adam"),
     "width": (
-        lambda: make(model=wider()),
+        lambda: counted(model=wider()),
         r"shape \[8, 16\] of parameter feature_extractor.4.weight; .* has \[9, 16\]",
     ),
 }
@@ -192,7 +171,7 @@ def test_checkpoint_of_another_strategy_is_refused(other, path, benchmark):
 
 
 def test_other_stream_is_refused(path, benchmark):
-    strategy, stream = make(), list(benchmark.train_stream)
+    strategy, stream = counted(), list(benchmark.train_stream)
     with refused(strategy, r"classes by experience \[\[0, 1\], \[2, 3\]\]; this run"):
         load_checkpoint(path, strategy, stream[::-1])
     with refused(strategy, "stream has 1 experiences; wanted at least 2"):
@@ -213,7 +192,7 @@ def test_trained_strategy_is_refused(path, trained, benchmark):
 
 
 def test_move_from_cpu_to_another_device_is_refused(path, benchmark):
-    strategy = make()
+    strategy = counted()
     strategy.device = torch.device("meta")
     with refused(strategy, "device cpu; this strategy has meta"):
         load_checkpoint(path, strategy, benchmark.train_stream)
@@ -223,7 +202,7 @@ def test_move_from_cpu_to_another_device_is_refused(path, benchmark):
 def test_saving_and_loading_inside_an_experience_are_refused(callback, path, benchmark):
     errors = []
 
-    class Hasty(Counter):
+    class Hasty(Counted):
         pass
 
     def act(self, strategy, **kwargs):
@@ -233,17 +212,17 @@ def test_saving_and_loading_inside_an_experience_are_refused(callback, path, ben
             errors.append(e)
 
     setattr(Hasty, callback, act)
-    make(Hasty()).train(benchmark.train_stream[0])
+    counted(Hasty()).train(benchmark.train_stream[0])
     assert len(errors) == 2
 
 
 def test_saving_inside_an_evaluation_is_refused(path, benchmark):
-    class Hasty(Counter):
+    class Hasty(Counted):
         def before_eval(self, strategy, **kwargs):
             save_checkpoint(path, strategy, benchmark.train_stream)
 
     with pytest.raises(CheckpointError, match="only between experiences"):
-        make(Hasty()).eval(benchmark.test_stream)
+        counted(Hasty()).eval(benchmark.test_stream)
 
 
 class Foreign:
@@ -271,16 +250,16 @@ UNSAVABLE = {
 def test_what_cannot_be_saved_is_named_and_the_file_kept(kept, path, benchmark):
     content, message = UNSAVABLE[kept]
     good = path.read_bytes()
-    strategy = make(Counter(kept=content))
+    strategy = counted(Counted(kept=content))
     with pytest.raises(
-        CheckpointError, match=r"strategy\.plugins\[0\] \(Counter\)" + message
+        CheckpointError, match=r"strategy\.plugins\[0\] \(Counted\)" + message
     ):
         save_checkpoint(path, strategy, benchmark.train_stream)
     assert path.read_bytes() == good
 
 
 def test_running_iterator_of_a_host_plugin_is_named(path, benchmark):
-    strategy = make(AGEMPlugin(8, 8))
+    strategy = counted(AGEMPlugin(8, 8))
     strategy.train(benchmark.train_stream[0])
     with pytest.raises(CheckpointError, match=r"\(AGEMPlugin\)\.buffer_dliter"):
         save_checkpoint(path, strategy, benchmark.train_stream)
@@ -294,22 +273,26 @@ def test_extra_takes_plain_data_only(path, trained, benchmark):
 def test_handles_and_functions_stay_as_constructed(tmp_path, benchmark):
     path = tmp_path / "c.pt"
     kept = {"kept": [print, lambda: 1], "lock": threading.Lock(), "own": Foreign()}
-    strategy = make(Counter(**kept))
+    strategy = counted(Counted(**kept))
     strategy.plugins[0].own.content = {"changed": (1, 2)}
+    strategy.model.register_forward_hook(print)
     save_checkpoint(path, strategy, benchmark.train_stream)
     own, function = Foreign(), lambda: 2
-    strategy = make(Counter(kept=[print, function], lock=None, own=own))
+    strategy = counted(Counted(kept=[print, function], lock=None, own=own))
     load_checkpoint(path, strategy, benchmark.train_stream)
     plugin = strategy.plugins[0]
     assert plugin.kept == [print, function] and plugin.lock is None
     assert plugin.own is own and own.content == {"changed": (1, 2)}
+    assert not strategy.model._forward_hooks
 
 
 @pytest.mark.parametrize("kept", [Foreign(), lambda: 1])
 def test_object_without_counterpart_is_named_when_loading(kept, path, benchmark):
-    save_checkpoint(path, make(Counter(kept=kept)), benchmark.train_stream)
-    strategy = make(Counter())
-    with refused(strategy, r"\(Counter\)\.kept was a \w+ when it was saved"):
+    strategy = counted(Counted(kept=kept))
+    strategy.train(benchmark.train_stream[0])
+    save_checkpoint(path, strategy, benchmark.train_stream)
+    strategy = counted(Counted())
+    with refused(strategy, r"\(Counted\)\.kept was a \w+ when it was saved"):
         load_checkpoint(path, strategy, benchmark.train_stream)
 
 
@@ -318,97 +301,3 @@ def test_stream_shorter_than_the_training_is_refused(path, trained, benchmark):
     with pytest.raises(CheckpointError, match="1 experiences; wanted at least 2"):
         save_checkpoint(path, trained, benchmark.train_stream[:1])
     assert path.read_bytes() == good
-
-
-def full_disk(*args: Any, **kwargs: Any) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def half_written(content: Any, file: Any) -> None:
-    file.write(b"half of it")
-    full_disk()
-
-
-@pytest.mark.parametrize(
-    ("function", "failure"),
-    [("torch.save", half_written), ("os.fsync", full_disk), ("os.replace", full_disk)],
-)
-def test_full_disk_leaves_the_old_checkpoint(
-    function, failure, path, trained, benchmark, monkeypatch
-):
-    good = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(function, failure)
-        with pytest.raises(CheckpointError, match="No space left on device"):
-            save_checkpoint(path, trained, benchmark.train_stream)
-    assert path.read_bytes() == good
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_real_limit_on_the_size_of_files_leaves_the_old_checkpoint(
-    path, trained, benchmark
-):
-    good = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
-        with pytest.raises(CheckpointError, match="not written, an older one is as"):
-            save_checkpoint(path, trained, benchmark.train_stream)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_bytes() == good
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_missing_folder_is_named(trained, benchmark, tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere"):
-        save_checkpoint(tmp_path / "nowhere" / "c.pt", trained, benchmark.train_stream)
-
-
-def test_link_to_a_checkpoint_stays_a_link(path, trained, benchmark):
-    link = path.with_name("link.pt")
-    link.symlink_to(path)
-    path.write_bytes(b"")
-    save_checkpoint(link, trained, benchmark.train_stream)
-    load_checkpoint(path, make(), benchmark.train_stream)
-    assert link.is_symlink()
-
-
-SAVE_FOR_EVER = """
-import os, signal, sys, time, warnings
-warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[2])
-import torch
-torch.set_num_threads(1)  # a fork must not inherit a thread pool
-from test_checkpoint_refusals import make, save_checkpoint, toy_benchmark
-benchmark, strategy = toy_benchmark(), make()
-strategy.train(benchmark.train_stream[0])
-extra = {"size": torch.zeros(200_000)}
-start = time.perf_counter()
-save_checkpoint(sys.argv[1], strategy, benchmark.train_stream, extra=extra)
-seconds = time.perf_counter() - start
-for attempt in range(8):
-    child = os.fork()
-    while not child:
-        save_checkpoint(sys.argv[1], strategy, benchmark.train_stream, extra=extra)
-    time.sleep(seconds * (0.5 + attempt / 6))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    torch.load(sys.argv[1], weights_only=True)["table"]
-"""
-
-
-def test_killed_while_saving_leaves_a_whole_checkpoint(benchmark, tmp_path):
-    path, tests = tmp_path / "c.pt", Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", SAVE_FOR_EVER, str(path), str(tests)],
-        cwd=tests.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert load_checkpoint(path, make(), benchmark.train_stream).n_experiences == 1
-    assert set(os.listdir(tmp_path)) <= {"c.pt", ".c.pt.tmp"}

@@ -89,7 +89,7 @@ class Decoder:
         if kind == "tensor":
             return self._tensor(n, node)
         if kind == "array":
-            return node[1].numpy()
+            return node[1].numpy().view(node[2]).reshape(node[3])
         if kind == "dataset":
             return self._samples.take(node[1])
         if kind == "experience":

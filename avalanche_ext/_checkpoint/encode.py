@@ -145,15 +145,11 @@ class Encoder:
     def _data_node(self, obj: Any, path: str, plain: bool) -> tuple[Any, ...] | None:
         """Node of plain data, or None."""
         if type(obj) in (list, collections.deque):
-            items = self._items(enumerate(obj), path, plain, obj)
-            return (
-                type(obj).__name__,
-                [v for _, v in items],
-                getattr(obj, "maxlen", None),
-            )
+            items = [v for _, v in self._items(enumerate(obj), path, plain, obj)]
+            return (type(obj).__name__, items, getattr(obj, "maxlen", None))
         if type(obj) is set:
-            items = self._items(enumerate(insertion_order(obj)), path, plain, obj)
-            return ("set", [v for _, v in items])
+            order = enumerate(insertion_order(obj))
+            return ("set", [v for _, v in self._items(order, path, plain, obj)])
         if kinds.DICTS.get(type(obj).__name__) is type(obj):
             pairs = self._items(obj.items(), path, plain, obj)
             return ("dict", type(obj).__name__, pairs, self._factory(obj))
@@ -161,8 +157,10 @@ class Encoder:
             on_device = obj.device.type != "cpu"
             gradient = obj.requires_grad and obj.is_leaf
             return ("tensor", _compact(obj), type(obj).__name__, gradient, on_device)
-        if isinstance(obj, np.ndarray) and obj.dtype.kind in "biufc":
-            return ("array", torch.from_numpy(np.ascontiguousarray(obj)))
+        if isinstance(obj, np.ndarray) and obj.dtype.kind in "biuf":
+            native = np.ascontiguousarray(obj, obj.dtype.newbyteorder("="))
+            data = torch.from_numpy(native.reshape(-1).view(np.uint8))
+            return ("array", data, native.dtype.str, list(obj.shape))
         if isinstance(obj, GENERATORS):
             on_device = getattr(obj, "device", torch.device("cpu")).type != "cpu"
             state = self._value(generator_state(obj), path, True)
@@ -189,6 +187,9 @@ class Encoder:
         constructed = id(container) in self._constructed
         result = []
         for key, item in pairs:
+            if type(key) in kinds.ATOMS and type(item) in kinds.ATOMS:
+                result.append((key, item))  # there can be millions
+                continue
             place = f"{path}[{key!r}]"
             if constructed:
                 place += f" ({type(item).__name__})"
@@ -208,16 +209,12 @@ class Encoder:
             return True
         if isinstance(obj, (*GENERATORS, *_BASIC, CLExperience)):
             return True
-        if (
-            kinds.constructed_kind(obj)
-            or template_name(obj, self._strategy.model) is not None
-        ):
+        if template_name(obj, self._strategy.model) is not None:
             return True
-        own_state = kinds.keeps_own_state(obj)
-        return (
-            not own_state
-            and kinds.rebuilt_class(kinds.class_name(type(obj))) is not None
-        )
+        if kinds.constructed_kind(obj):
+            return True
+        cls = kinds.rebuilt_class(kinds.class_name(type(obj)))
+        return cls is not None and not kinds.keeps_own_state(obj)
 
     def _object_node(self, obj: Any, path: str) -> tuple[Any, ...]:
         """Class and attributes; of a module, also what it is a copy of."""

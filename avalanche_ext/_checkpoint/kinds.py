@@ -26,7 +26,7 @@ class StateError(ValueError):
     """A state cannot be written or put back; the message names the attribute."""
 
 
-ATOMS = (type(None), bool, int, float, complex, str, bytes)
+ATOMS = (type(None), bool, int, float, str, bytes)
 
 DICTS = {cls.__name__: cls for cls in (dict, OrderedDict, defaultdict, Counter)}
 
@@ -97,7 +97,7 @@ def rebuilt_class(name: str) -> type | None:
     name no other, so loading one runs no code of its author.
 
     Example:
-        >>> rebuilt_class("os:system") is None
+        >>> rebuilt_class("subprocess:Popen") is None
         True
     """
     module, _, qualname = name.partition(":")
@@ -106,7 +106,8 @@ def rebuilt_class(name: str) -> type | None:
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
-    return found if isinstance(found, type) else None
+    own = isinstance(found, type) and class_name(found) == name  # not merely imported
+    return found if own else None
 
 
 def constructed_kind(obj: Any) -> str | None:

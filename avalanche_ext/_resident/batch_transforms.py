@@ -87,8 +87,8 @@ class RandomCrop:
         (b, c, h, w), (rows, columns) = x.shape, self.size
         if h < rows or w < columns:
             raise ValueError(f"images of {h}x{w} are too small to crop {self.size}")
-        places = uniform.new_tensor((h - rows + 1, w - columns + 1))
-        top, left = (uniform * places).long().unbind(1)
+        top = (uniform[:, 0] * (h - rows + 1)).long()
+        left = (uniform[:, 1] * (w - columns + 1)).long()
         length = ((c - 1) * h + rows - 1) * w + columns
         flat = x.contiguous().view(-1)
         stretches = flat.as_strided((flat.numel() - length + 1, length), (1, 1))
@@ -109,9 +109,8 @@ class RandomFlip:
         """Choose between each image and its mirror image by copying rows."""
         both = torch.stack((x, x.flip(self.dim))).flatten(0, 1)
         mirrored = uniform[:, 0] < self.p
-        return both.index_select(
-            0, torch.arange(len(x), device=x.device) + mirrored * len(x)
-        )
+        rows = torch.arange(len(x), device=x.device) + mirrored * len(x)
+        return both.index_select(0, rows)
 
 
 @dataclass(frozen=True)

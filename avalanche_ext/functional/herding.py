@@ -41,9 +41,9 @@ def herding_indices(
         ValueError: If ``n`` is not in ``1 .. N`` or the variant is unknown.
 
     Example:
-        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
         >>> herding_indices(x, 2)
-        tensor([2, 1])
+        tensor([1, 2])
 
     References:
         Welling, ICML 2009; Rebuffi et al., CVPR 2017 (iCaRL), Algorithm 4.

@@ -27,6 +27,7 @@ def less_forget_loss(features: Tensor, reference_features: Tensor) -> Tensor:
         ValueError: If the shapes differ.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
         >>> less_forget_loss(x, torch.tensor([[5.0, 0.0], [0.0, -1.0]]))
         tensor(1.)
@@ -56,6 +57,7 @@ def mimic_scores_loss(scores: Tensor, reference_scores: Tensor) -> Tensor:
         Scalar >= 0.
 
     Example:
+        >>> import torch
         >>> mimic_scores_loss(torch.ones(1, 2), torch.zeros(1, 2))
         tensor(2.)
 

@@ -35,6 +35,7 @@ def margin_ranking_loss(
         ValueError: If ``n_negatives`` < 1.
 
     Example:
+        >>> import torch
         >>> s = torch.tensor([[0.9, 0.2, 0.6], [0.1, 0.8, 0.3]])
         >>> print(f"{margin_ranking_loss(s, torch.tensor([0, 1]), n_old=1).item():.2f}")
         0.10

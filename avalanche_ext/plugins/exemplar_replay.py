@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
@@ -24,8 +25,9 @@ class ExemplarReplayPlugin(SupervisedPlugin):
     Keeps between experiences: the buffer.
 
     Args:
-        buffer: Any Avalanche `ExemplarsBuffer`; to be resumable it must be
-            `avalanche_ext.checkpoint.Resumable`, as `HerdingBuffer` is.
+        buffer: Any Avalanche `ExemplarsBuffer`, for instance a `HerdingBuffer`.
+        memory_resident: Of the uniform loader, see `make_loader`.
+        generator: Of the uniform loader; None for torch's default.
 
     Example:
         >>> from avalanche_ext.buffers import HerdingBuffer
@@ -34,9 +36,17 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         0
     """
 
-    def __init__(self, buffer: ExemplarsBuffer) -> None:
+    def __init__(
+        self,
+        buffer: ExemplarsBuffer,
+        *,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.buffer = buffer
+        self.memory_resident = memory_resident
+        self.generator = generator
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Append the exemplars to the data of the experience."""
@@ -53,7 +63,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
                 strategy.adapted_dataset,
                 batch_size=strategy.train_mb_size,
                 device=strategy.device,
-                memory_resident=False,
+                memory_resident=self.memory_resident,
+                generator=self.generator,
                 **kwargs,
             )
 

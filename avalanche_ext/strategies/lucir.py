@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from avalanche.core import BasePlugin
 from torch import nn
 from torch.optim import Optimizer
@@ -52,9 +53,10 @@ class LUCIR(ResidentTemplate):
         balanced_finetuning: Further arguments of that plugin.
         without_new_classes: See `LUCIRPlugin`.
         plugins: Further plugins; they act after LUCIR's own.
-        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and
-            ``memory_resident, generator, precision, channels_last, compile`` of
-            `ResidentTemplate`.
+        memory_resident: Hold the images on the device; "auto": where they fit.
+        generator: Of shuffling and augmentation; None for torch's default.
+        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
+            channels_last, compile`` of `ResidentTemplate`.
 
     Raises:
         ValueError: If the model exposes no features, its classifier is not cosine,
@@ -86,6 +88,7 @@ class LUCIR(ResidentTemplate):
         without_new_classes: Literal["raise", "keep"] = "raise",
         plugins: Sequence[BasePlugin] | None = None,
         memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
         **base_kwargs: Any,
     ) -> None:
         require_cosine_classifier(model)
@@ -104,7 +107,11 @@ class LUCIR(ResidentTemplate):
             n_negatives=n_negatives,
             without_new_classes=without_new_classes,
         )
-        own: list[BasePlugin] = [ExemplarReplayPlugin(self.buffer)]
+        loading: dict[str, Any] = {
+            "memory_resident": memory_resident,
+            "generator": generator,
+        }
+        own: list[BasePlugin] = [ExemplarReplayPlugin(self.buffer, **loading)]
         if imprint:
             own.append(ImprintingPlugin(memory_resident=memory_resident))
         own.append(losses)
@@ -114,7 +121,7 @@ class LUCIR(ResidentTemplate):
                     self.buffer,
                     epochs=balanced_finetuning_epochs,
                     penalty=losses.penalty,
-                    memory_resident=memory_resident,
+                    **loading,
                     **(balanced_finetuning or {}),
                 )
             )
@@ -122,7 +129,7 @@ class LUCIR(ResidentTemplate):
             model=model,
             optimizer=optimizer,
             plugins=[*own, *(plugins or [])],
-            memory_resident=memory_resident,
+            **loading,
             **base_kwargs,
         )
 

@@ -74,12 +74,14 @@ class Frame:
         given = {name: value for name, value in options.items() if value is not None}
         n = self.n_experiences or STREAMS[self.stream].n_experiences
         first = self.first_experience_classes
-        words = f", {first} classes first" if first else ""
+        words = [f"{self.stream}, {n} experiences"]
+        words += [f"{first} classes first"] if first else []
+        words += [f"{self.class_order} order"] if self.class_order else []
+        words += [f"seed {self.stream_seed}"] if self.stream_seed else []
         return Setup(
             stream=self.stream,
             stream_options={**given, "seed": self.stream_seed},
-            setting=f"{self.stream}, {n} experiences{words}; "
-            f"{self.network}; {self.train_epochs} epochs",
+            setting=f"{', '.join(words)}; {self.network}; {self.train_epochs} epochs",
             memory=memory,
             make_strategy=make_strategy,
         )

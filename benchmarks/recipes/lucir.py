@@ -36,6 +36,7 @@ def lucir_digits(**options: Any) -> Setup:
 def lucir_mnist(
     *,
     stream: str = "split_mnist",
+    class_order: Literal["natural", "icarl"] | None = "natural",
     train_epochs: PositiveInt = 1,
     train_mb_size: PositiveInt = 64,
     **options: Any,
@@ -44,11 +45,13 @@ def lucir_mnist(
 
     Args:
         stream: Name of the stream; the command `list` shows them.
+        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
     """
     return _lucir(
         stream=stream,
+        class_order=class_order,
         train_epochs=train_epochs,
         train_mb_size=train_mb_size,
         **options,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avalanche_ext.functional.average_incremental_accuracy import (
+    average_incremental_accuracy,
+)
 from benchmarks.accuracy_matrix import (
     accuracy_over_experiences,
     backward_transfer,
@@ -32,6 +36,15 @@ def test_accuracy_over_experiences_counts_each_image_once(run):
     hits = [sum(a * n for a, n in zip(r, images, strict=True) if a) for r in matrix]
     slow = [hits[i] / sum(images[: i + 1]) for i in range(len(matrix))]
     np.testing.assert_allclose(accuracy_over_experiences(matrix, images), slow)
+
+
+@given(runs())
+def test_average_is_that_of_the_package_when_images_stand_for_classes(run):
+    matrix, images = run
+    ours = paper_metrics(matrix, images)["average_incremental_accuracy"]
+    square = torch.tensor(np.array(matrix, dtype=float))
+    theirs = average_incremental_accuracy(square, images)
+    assert ours == pytest.approx(theirs.item())
 
 
 @given(runs())

@@ -14,10 +14,6 @@ from avalanche.benchmarks.utils import TransformGroups, as_classification_datase
 from avalanche.benchmarks.utils.classification_dataset import (
     _make_taskaware_tensor_classification_dataset,
 )
-from avalanche.benchmarks.utils.data_loader import (
-    ReplayDataLoader,
-    TaskBalancedDataLoader,
-)
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
@@ -26,7 +22,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms as T
 
-from avalanche_ext.loaders import ResidentLoader
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
 PLAIN = T.Normalize(0.5, 0.25)
@@ -34,7 +29,7 @@ UNKNOWN = T.Lambda(lambda x: x)
 
 
 class Images(TensorDataset):
-    """Tiny images with a mark for their class."""
+    """Tiny random images of four classes."""
 
     def __init__(self, n=24):
         self.targets = [i % 4 for i in range(n)]
@@ -59,21 +54,21 @@ def new_benchmark(transform=PLAIN):
 
 
 class Watch(SupervisedPlugin):
-    """Notes which loaders are used and which images arrive."""
+    """Notes the classes of the loaders used and which images arrive."""
 
     def __init__(self):
         super().__init__()
         self.loaders, self.sizes, self.images = [], [], []
 
     def before_training_epoch(self, strategy, **kwargs):
-        self.loaders.append(type(strategy.dataloader))
+        self.loaders.append(type(strategy.dataloader).__name__)
 
     def before_training_iteration(self, strategy, **kwargs):
         self.sizes.append(len(strategy.mb_x))
         self.images.append(strategy.mb_x)
 
     def before_eval_iteration(self, strategy, **kwargs):
-        self.loaders.append(type(strategy.dataloader))
+        self.loaders.append(type(strategy.dataloader).__name__)
 
 
 def train(benchmark, *plugins, dropout=0.0, eval_every=-1, **kwargs):
@@ -105,9 +100,8 @@ def weights(strategy):
 def test_training_and_metrics_in_fixed_order_equal_those_without_the_plugin(make):
     one, watch, ours = train(make(), MemoryResidentPlugin(), shuffle=False)
     two, other, theirs = train(make(), shuffle=False)
-    assert (
-        set(watch.loaders) == {ResidentLoader} and ResidentLoader not in other.loaders
-    )
+    assert set(watch.loaders) == {"ResidentLoader"}
+    assert "ResidentLoader" not in other.loaders
     assert torch.equal(weights(one), weights(two)) and ours == theirs
     assert watch.sizes == [5, 5, 2] * 4
 
@@ -151,13 +145,13 @@ def test_evaluation_leaves_all_generators_as_they_are(transform, rng):
 
 @pytest.mark.parametrize(
     ("make", "loader"),
-    [(old_benchmark, TaskBalancedDataLoader), (new_benchmark, DataLoader)],
+    [(old_benchmark, "TaskBalancedDataLoader"), (new_benchmark, "DataLoader")],
 )
 def test_data_that_cannot_be_held_train_through_avalanches_loader(make, loader):
     _, watch, _ = train(make(UNKNOWN), MemoryResidentPlugin())
-    assert set(watch.loaders) == {loader, DataLoader}
+    assert set(watch.loaders) == {loader, "DataLoader"}
     _, watch, _ = train(make(PLAIN), MemoryResidentPlugin(memory_resident=False))
-    assert set(watch.loaders) == {loader, DataLoader}
+    assert set(watch.loaders) == {loader, "DataLoader"}
     with pytest.raises(ValueError, match="memory_resident=True.*Lambda"):
         train(make(UNKNOWN), MemoryResidentPlugin(memory_resident=True))
 
@@ -167,7 +161,7 @@ def test_the_loader_of_a_replay_plugin_stays(first):
     plugins = [MemoryResidentPlugin(), ReplayPlugin(mem_size=4)]
     _, watch, _ = train(old_benchmark(), *(plugins if first else plugins[::-1]))
     # nothing to replay in the first experience
-    assert watch.loaders[:4] == [ResidentLoader] * 2 + [ReplayDataLoader] * 2
+    assert watch.loaders[:4] == ["ResidentLoader"] * 2 + ["ReplayDataLoader"] * 2
 
 
 class OwnLoader(SupervisedPlugin):
@@ -193,7 +187,7 @@ def test_batches_balanced_over_task_labels_stay():
     both = tasks[0].concat(tasks[1])
     benchmark = with_task_labels(benchmark_from_datasets(train=[both], test=[both]))
     _, watch, _ = train(benchmark, MemoryResidentPlugin())
-    assert watch.loaders[:2] == [TaskBalancedDataLoader] * 2
+    assert watch.loaders[:2] == ["TaskBalancedDataLoader"] * 2
 
 
 def test_a_restored_generator_continues_where_it_was(rng):

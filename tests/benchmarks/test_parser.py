@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from benchmarks.names import UsageError
-from benchmarks.options import make_parser, parse
+from benchmarks.parser import make_parser, parse
 from benchmarks.recipes import RECIPES
 
 DIGITS, CIFAR = RECIPES["lucir_digits"], RECIPES["lucir_cifar100"]
