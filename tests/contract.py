@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 from cases import N_EXPERIENCES, toy_benchmark
 from torch import Tensor
+
+from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 
 Subject = Callable[..., Any]
 

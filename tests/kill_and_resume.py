@@ -21,9 +21,10 @@ import torch
 warnings.simplefilter("ignore")
 
 from avalanche.core import SupervisedPlugin
-from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 from cases import SUBJECTS, toy_benchmark
 from contract import weights
+
+from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 
 
 class Killer(SupervisedPlugin):

@@ -97,7 +97,9 @@ class HerdingBuffer(ExemplarsBuffer):
         )
         features, _ = extract_features(agent_state.model, loader, agent_state.device)
         sizes = [len(r) for r in candidates.values()]
-        for (label, own), unit in zip(candidates.items(), torch.split(features, sizes), strict=True):
+        for (label, own), unit in zip(
+            candidates.items(), torch.split(features, sizes), strict=True
+        ):
             if not bool(unit.isfinite().all()):
                 raise ValueError(
                     f"features of class {label} are not finite; wanted finite "

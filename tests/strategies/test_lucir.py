@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
@@ -214,7 +215,7 @@ def test_faster_forms_give_the_same_loss_within_their_precision(options, rtol):
         extractor = CifarResNet(n_blocks=1, width=4, in_channels=1)
         model = FeatureClassifier(extractor, CosineClassifier(16))
         if "compile" in extra:  # the real compiler takes half a minute
-            model.compile = lambda: nn.Module.compile(model, backend="eager")
+            model.compile = partial(nn.Module.compile, model, backend="eager")
         strategy = build(LUCIR, model=model, plugins=[Recorder()], **extra)
         for group in strategy.optimizer.param_groups:
             group["lr"] = 0.0  # differences must not add up

@@ -121,7 +121,7 @@ for attempt in range(8):
 
 
 def test_killed_while_saving_leaves_a_whole_checkpoint(benchmark, tmp_path):
-    path, tests = tmp_path / "c.pt", Path(__file__).parent
+    path, tests = tmp_path / "c.pt", Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", SAVE_FOR_EVER, str(path), str(tests)],
         cwd=tests.parent,

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from avalanche_ext._checkpoint import kinds
-from avalanche_ext._checkpoint.kinds import StateError
-from avalanche_ext._checkpoint.match import MISSING, Counterparts
-from avalanche_ext._checkpoint.rng import new_generator, set_generator_state
-from avalanche_ext._checkpoint.samples import StreamSamples
+from avalanche_ext.checkpoint import kinds
+from avalanche_ext.checkpoint.kinds import StateError
+from avalanche_ext.checkpoint.match import MISSING, Counterparts
+from avalanche_ext.checkpoint.rng import new_generator, set_generator_state
+from avalanche_ext.checkpoint.samples import StreamSamples
 
 _TUPLES = {"tuple": tuple, "frozenset": frozenset, "Size": torch.Size}
 

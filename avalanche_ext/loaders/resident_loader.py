@@ -23,12 +23,10 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avalanche_ext._resident.content import Content, content
-from avalanche_ext._resident.errors import NotResidentError
-from avalanche_ext._resident.leaves import raw_items, stored
-from avalanche_ext._resident.walk import Part, parts
-
-__all__ = ["NotResidentError", "ResidentLoader", "image_bytes", "make_loader"]
+from avalanche_ext.loaders.content import Content, content
+from avalanche_ext.loaders.errors import NotResidentError
+from avalanche_ext.loaders.leaves import raw_items, stored
+from avalanche_ext.loaders.walk import Part, parts
 
 MemoryResident = Literal["auto"] | bool
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
-from avalanche_ext._resident.errors import NotResidentError
-from avalanche_ext._resident.leaves import readable, stored
-from avalanche_ext._resident.walk import Indices
+from avalanche_ext.loaders.errors import NotResidentError
+from avalanche_ext.loaders.leaves import readable, stored
+from avalanche_ext.loaders.walk import Indices
 
 CPU_BUDGET = 2 * 2**30
 """Bytes that one leaf dataset may be copied into, on every device but CUDA."""

@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset, default_collate
 from torchvision.datasets import CIFAR10, MNIST, DatasetFolder, Omniglot
 from torchvision.transforms import ToTensor
 
-from avalanche_ext._resident.errors import NotResidentError
+from avalanche_ext.loaders.errors import NotResidentError
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from avalanche.benchmarks import CLExperience
 from avalanche.models import DynamicModule
 from torch import nn
 
-from avalanche_ext._checkpoint import files
-from avalanche_ext._checkpoint.decode import Decoder
-from avalanche_ext._checkpoint.encode import Encoder
-from avalanche_ext._checkpoint.kinds import StateError
-from avalanche_ext._checkpoint.rng import global_state, set_global_state
-from avalanche_ext._checkpoint.samples import StreamSamples
 from avalanche_ext._version import __version__
+from avalanche_ext.checkpoint import files
+from avalanche_ext.checkpoint.decode import Decoder
+from avalanche_ext.checkpoint.encode import Encoder
+from avalanche_ext.checkpoint.kinds import StateError
+from avalanche_ext.checkpoint.rng import global_state, set_global_state
+from avalanche_ext.checkpoint.samples import StreamSamples
 
 _MAGIC = "avalanche_ext checkpoint"
 _FORMAT = 1

@@ -13,12 +13,12 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from avalanche_ext._resident.batch_transforms import BatchTransform, flatten
-from avalanche_ext._resident.errors import NotResidentError
-from avalanche_ext._resident.leaves import own_transforms, stored
-from avalanche_ext._resident.recognise import recognise, split_prefix
-from avalanche_ext._resident.store import Held, hold
-from avalanche_ext._resident.walk import Part, parts
+from avalanche_ext.loaders.batch_transforms import BatchTransform, flatten
+from avalanche_ext.loaders.errors import NotResidentError
+from avalanche_ext.loaders.leaves import own_transforms, stored
+from avalanche_ext.loaders.recognise import recognise, split_prefix
+from avalanche_ext.loaders.store import Held, hold
+from avalanche_ext.loaders.walk import Part, parts
 
 
 @dataclass(frozen=True, eq=False)

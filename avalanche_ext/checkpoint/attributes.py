@@ -12,8 +12,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 
-from avalanche_ext._checkpoint import kinds
-from avalanche_ext._checkpoint.rng import GENERATORS
+from avalanche_ext.checkpoint import kinds
+from avalanche_ext.checkpoint.rng import GENERATORS
 
 #: State of the base class that every module has; the rest are hooks.
 _MODULE_STATE = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from avalanche_ext._checkpoint.kinds import class_name
+from avalanche_ext.checkpoint.kinds import class_name
 
 #: Generators that plugins may hold.
 GENERATORS = (

@@ -9,9 +9,9 @@ import torch
 from avalanche.benchmarks.utils import as_classification_dataset
 from cases import SIDE, Images
 
-from avalanche_ext._checkpoint.insertion import insertion_order
-from avalanche_ext._checkpoint.kinds import StateError
-from avalanche_ext._checkpoint.samples import StreamSamples
+from avalanche_ext.checkpoint.insertion import insertion_order
+from avalanche_ext.checkpoint.kinds import StateError
+from avalanche_ext.checkpoint.samples import StreamSamples
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,7 @@ from torchvision import transforms as T
 from torchvision.datasets import CIFAR100, FashionMNIST, ImageFolder
 from torchvision.transforms import v2
 
-from avalanche_ext._resident import store
-from avalanche_ext.loaders import ResidentLoader, image_bytes, make_loader
+from avalanche_ext.loaders import ResidentLoader, image_bytes, make_loader, store
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 PLAIN = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])

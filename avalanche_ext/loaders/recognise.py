@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from avalanche.benchmarks.classic.cmnist import PixelsPermutation
 
-from avalanche_ext._resident import batch_transforms as bt
-from avalanche_ext._resident.errors import NotResidentError
+from avalanche_ext.loaders import batch_transforms as bt
+from avalanche_ext.loaders.errors import NotResidentError
 
 # what is drawn once, while the image is still a PIL image
 _PREFIX = ("Resize", "CenterCrop", "Pad", "Grayscale")

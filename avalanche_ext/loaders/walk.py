@@ -12,8 +12,8 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.benchmarks.utils.flat_data import FlatData
 from torch.utils.data import ConcatDataset, Subset
 
-from avalanche_ext._resident.batch_transforms import flatten
-from avalanche_ext._resident.errors import NotResidentError
+from avalanche_ext.loaders.batch_transforms import flatten
+from avalanche_ext.loaders.errors import NotResidentError
 
 Indices = npt.NDArray[np.int64]
 

@@ -16,13 +16,13 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 
-from avalanche_ext._checkpoint import kinds
-from avalanche_ext._checkpoint.attributes import has_extra_state, state_attributes
-from avalanche_ext._checkpoint.grown import template_name
-from avalanche_ext._checkpoint.insertion import insertion_order
-from avalanche_ext._checkpoint.kinds import StateError
-from avalanche_ext._checkpoint.rng import GENERATORS, generator_state
-from avalanche_ext._checkpoint.samples import StreamSamples
+from avalanche_ext.checkpoint import kinds
+from avalanche_ext.checkpoint.attributes import has_extra_state, state_attributes
+from avalanche_ext.checkpoint.grown import template_name
+from avalanche_ext.checkpoint.insertion import insertion_order
+from avalanche_ext.checkpoint.kinds import StateError
+from avalanche_ext.checkpoint.rng import GENERATORS, generator_state
+from avalanche_ext.checkpoint.samples import StreamSamples
 
 # classes whose content is not in their attributes
 _BASIC = (

@@ -11,8 +11,8 @@ from avalanche.evaluation import Metric
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_ext._checkpoint import kinds
-from avalanche_ext._checkpoint.grown import grown_copy, twins
+from avalanche_ext.checkpoint import kinds
+from avalanche_ext.checkpoint.grown import grown_copy, twins
 
 MISSING: Any = object()
 

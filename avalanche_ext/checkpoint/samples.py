@@ -13,7 +13,7 @@ from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from avalanche.benchmarks.utils.flat_data import FlatData
 from avalanche.benchmarks.utils.utils import concat_datasets
 
-from avalanche_ext._checkpoint.kinds import ATOMS, StateError
+from avalanche_ext.checkpoint.kinds import ATOMS, StateError
 
 Indices = npt.NDArray[np.int64]
 

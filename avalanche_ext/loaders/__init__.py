@@ -1,0 +1,16 @@
+"""Batches made from images held in memory.
+
+``resident_loader`` is what users call. ``walk`` finds where each sample comes from,
+``leaves`` and ``store`` hold the raw images, ``recognise`` and ``batch_transforms``
+turn per-image transforms into operations on a batch, and ``content`` puts these
+together.
+"""
+
+from avalanche_ext.loaders.errors import NotResidentError
+from avalanche_ext.loaders.resident_loader import (
+    ResidentLoader,
+    image_bytes,
+    make_loader,
+)
+
+__all__ = ["NotResidentError", "ResidentLoader", "image_bytes", "make_loader"]
