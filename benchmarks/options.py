@@ -19,6 +19,7 @@ class Settings:
     Args:
         seed: Seeds Python, NumPy and torch after the benchmark is built; >= 0.
         device: ``"auto"`` is CUDA where there is one.
+        threads: CPU threads of torch; ``None`` leaves them as they are.
         dataset_root: Folder of the data; ``None`` is Avalanche's own.
         download: Whether missing data may be downloaded.
         smoke: Whether this is the recipe's small size.
@@ -29,6 +30,7 @@ class Settings:
 
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
     dataset_root: Path | None = None
     download: bool = False
     smoke: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from benchmarks.evaluation import LOGGERS
 from benchmarks.names import UsageError, nearest
@@ -22,7 +22,15 @@ from benchmarks.recipes.recipe import Recipe
 from benchmarks.results import RunFolder
 from benchmarks.streams import STREAMS
 
-FREE_ON_RESUME = {"config", "resume", "device", "dataset_root", "download", "loggers"}
+FREE_ON_RESUME = {
+    "config",
+    "resume",
+    "device",
+    "threads",
+    "dataset_root",
+    "download",
+    "loggers",
+}
 """Options that say where a run takes place, not what it is: they may differ when a run
 is resumed."""
 
@@ -50,6 +58,11 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
         type=Literal["auto", "cpu", "cuda"],
         default="auto",
         help="auto: cuda where there is one",
+    )
+    add(
+        "--threads",
+        type=PositiveInt | None,
+        help="CPU threads; null: torch's choice; 1 is best for small_cnn",
     )
     add("--dataset-root", type=str, help="folder of the data; null: Avalanche's own")
     add("--download", action="store_true", help="fetch missing data")

@@ -69,8 +69,11 @@ def start(run: Run, command: str) -> Training:
     Raises:
         UsageError: As `execute`.
     """
+    import torch
     from avalanche.training.determinism.rng_manager import RNGManager
 
+    if run.settings.threads is not None:
+        torch.set_num_threads(run.settings.threads)
     device = choose_device(run.settings.device)
     try:
         setup = run.recipe.function(**run.options)

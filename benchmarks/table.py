@@ -60,7 +60,8 @@ class Row:
             figure that the runs may not be compared with. At least one.
         """
         found: list[tuple[str, Target | None]] = []
-        for target in self.targets or [None]:
+        targets: Sequence[Target | None] = self.targets or [None]
+        for target in targets:
             metric = target.metric if target else "final_accuracy"
             text = verdict(self.runs[0], target, mean(self.percent(metric)))
             comparable = text.startswith(("reproduced", "differs"))

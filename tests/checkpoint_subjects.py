@@ -267,8 +267,8 @@ SUBJECTS: dict[str, dict[str, Any]] = {
     "Adam": {"model": grows, "optimizer": lambda p: optim.Adam(p, foreach=True)},
     "AdamW": {"model": grows, "optimizer": lambda p: optim.AdamW(p, amsgrad=True)},
     "RMSprop": {"model": grows, "optimizer": lambda p: optim.RMSprop(p, momentum=0.5)},
-    "Adagrad": {"model": grows, "optimizer": lambda p: optim.Adagrad(p, lr=0.05)},
 }
+# Adagrad is left out: with torch 2.6 Avalanche itself cannot train with it.
 
 NEW_API = ["momentum", "growing head", "reservoir replay, EWC", "states of its own"]
 CASES = [

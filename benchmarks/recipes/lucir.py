@@ -39,21 +39,36 @@ def lucir_mnist(
     class_order: Literal["natural", "icarl"] | None = "natural",
     train_epochs: PositiveInt = 1,
     train_mb_size: PositiveInt = 64,
+    lr: PositiveFloat = 0.01,
+    distillation_weight: NonNegativeFloat = 1.0,
+    imprint: bool = True,
+    balanced_finetuning_epochs: NonNegativeInt = 20,
     **options: Any,
 ) -> Setup:
     """LUCIR on MNIST: 5 experiences of 2 classes, 1 epoch each.
+
+    With one epoch the classifier is what falls behind, hence imprinting and fine-tuning
+    on the exemplars; the features hardly drift, hence little distillation.
 
     Args:
         stream: Name of the stream; the command `list` shows them.
         class_order: natural: 0 and 1 first, then 2 and 3, and so on.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
+        lr: Learning rate at the start of each experience.
+        distillation_weight: Base of lambda, the weight of the less-forget loss.
+        imprint: Start the prototypes of new classes at their mean feature.
+        balanced_finetuning_epochs: Passes over the exemplars after each experience.
     """
     return _lucir(
         stream=stream,
         class_order=class_order,
         train_epochs=train_epochs,
         train_mb_size=train_mb_size,
+        lr=lr,
+        distillation_weight=distillation_weight,
+        imprint=imprint,
+        balanced_finetuning_epochs=balanced_finetuning_epochs,
         **options,
     )
 

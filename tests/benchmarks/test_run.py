@@ -198,6 +198,15 @@ def test_wrong_option_of_the_stream_is_an_error_not_a_traceback(tmp_path, capsys
     assert "n_experiences is 3" in capsys.readouterr().err
 
 
+def test_threads_are_those_asked_for(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        assert main([*NAIVE, "--threads", "1", "--out", str(tmp_path)]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_cuda_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
