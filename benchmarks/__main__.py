@@ -5,6 +5,7 @@ Only what a command needs is imported, and torch not before its options are chec
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0; 1 if a run failed; 2 for a command that cannot be carried out as
         given; 128 + n after signal n.
     """
+    # Threads that wait by spinning make small networks many times slower as soon as
+    # anything else runs on the machine. Read when torch is imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in HELP:
         print(USAGE, end="")

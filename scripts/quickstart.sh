@@ -2,16 +2,17 @@
 # From nothing to results: installs into .venv, trains on data that need no download, prints the results table.
 #
 #     bash scripts/quickstart.sh
+#
+# A second call reuses .venv and what was trained before; results are in results/quickstart.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
 
 make_venv .venv constraints.txt ""
 out=results/quickstart
-rm -rf "$out"
-for recipe in naive replay lucir; do
+for recipe in naive replay lucir_digits; do
   say "training $recipe on split_digits"
-  .venv/bin/python -m benchmarks run "$recipe" --smoke --out "$out"
+  .venv/bin/python -m benchmarks run "$recipe" --resume --threads 1 --out "$out"
 done
 say "results"
 .venv/bin/python -m benchmarks table "$out"
