@@ -20,35 +20,24 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from avalanche.benchmarks import CLExperience
-from avalanche.models import DynamicModule
-from torch import nn
 
 from avalanche_ext._version import __version__
 from avalanche_ext.checkpoint import files
 from avalanche_ext.checkpoint.decode import Decoder
 from avalanche_ext.checkpoint.encode import Encoder
+from avalanche_ext.checkpoint.errors import CheckpointError
+from avalanche_ext.checkpoint.header import FORMAT, header_of, require_same
 from avalanche_ext.checkpoint.kinds import StateError
 from avalanche_ext.checkpoint.rng import global_state, set_global_state
 from avalanche_ext.checkpoint.samples import StreamSamples
 
 _MAGIC = "avalanche_ext checkpoint"
-_FORMAT = 1
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, read, or put into this strategy.
-
-    Example:
-        >>> str(CheckpointError("run.pt is no file; wanted a checkpoint"))
-        'run.pt is no file; wanted a checkpoint'
-    """
 
 
 @runtime_checkable
@@ -149,7 +138,7 @@ def save_checkpoint(
         state = encoder.encode(extra=dict(extra or {}), rng=global_state())
     except StateError as error:
         raise CheckpointError(f"{path} not written: {error}") from error
-    header = _header(strategy, experiences)
+    header = header_of(strategy, experiences)
     try:
         files.write_atomically(path, {"magic": _MAGIC, "header": header, **state})
     except (OSError, RuntimeError) as error:
@@ -189,7 +178,7 @@ def load_checkpoint(
             "experiences; wanted a new one"
         )
     experiences = _trained(train_stream, header["n_experiences"])
-    _require_same(path, header, _header(strategy, experiences))
+    require_same(path, header, header_of(strategy, experiences))
     before = global_state()
     try:
         decoder = Decoder(content["table"], strategy, experiences)
@@ -228,52 +217,6 @@ def _trained(stream: Iterable[CLExperience], number: int) -> list[CLExperience]:
     return experiences
 
 
-def _header(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
-    """What must be equal in the strategy and stream that go on."""
-    return {
-        "format": _FORMAT,
-        "version": __version__,
-        "strategy": type(strategy).__qualname__,
-        "plugins": [type(plugin).__qualname__ for plugin in strategy.plugins],
-        "optimizer": type(strategy.optimizer).__qualname__,
-        "model": type(strategy.model).__qualname__,
-        "parameters": _fixed_parameters(strategy.model),
-        "device": strategy.device.type,
-        "n_experiences": len(experiences),
-        "classes": [_classes(experience) for experience in experiences],
-        "samples": [len(experience.dataset) for experience in experiences],
-        "order": [_order(experience) for experience in experiences],
-    }
-
-
-def _fixed_parameters(model: nn.Module) -> dict[str, list[int]]:
-    """Shapes of the parameters outside of the parts that grow."""
-    growing = {
-        f"{prefix}.{name}".lstrip(".")
-        for prefix, part in model.named_modules()
-        if isinstance(part, DynamicModule)
-        for name, _ in part.named_parameters()
-    }
-    return {
-        name: list(parameter.shape)
-        for name, parameter in model.named_parameters()
-        if name not in growing
-    }
-
-
-def _classes(experience: CLExperience) -> list[int] | None:
-    """Classes of an experience, sorted; None if it does not tell."""
-    classes = getattr(experience, "classes_in_this_experience", None)
-    return None if classes is None else sorted(int(c) for c in classes)
-
-
-def _order(experience: CLExperience) -> int:
-    """Checksum of the targets of samples all over an experience."""
-    targets = getattr(experience.dataset, "targets", ())
-    sample = [str(targets[i]) for i in range(0, len(targets), len(targets) // 999 + 1)]
-    return zlib.crc32(str(sample).encode())
-
-
 def _read(path: Path) -> dict[str, Any]:
     """Content of a checkpoint file of a format that is known."""
     if not path.is_file():
@@ -289,37 +232,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__} of another origin; wanted a "
             "file of save_checkpoint"
         )
-    if content["header"]["format"] != _FORMAT:
+    if content["header"]["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {content['header']['format']}, written by version "
-            f"{content['header']['version']}; wanted {_FORMAT}, version {__version__}"
+            f"{content['header']['version']}; wanted {FORMAT}, version {__version__}"
         )
     return content
-
-
-def _require_same(path: Path, saved: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another strategy, model or stream."""
-    for key in ("strategy", "plugins", "optimizer", "model", "classes", "samples"):
-        if saved[key] != ours[key]:
-            what = f"{key} by experience" if key in ("classes", "samples") else key
-            raise CheckpointError(
-                f"{path} was saved with {what} {saved[key]}; this run has {ours[key]}"
-            )
-    for i, (order, own) in enumerate(zip(saved["order"], ours["order"], strict=True)):
-        if order != own:
-            raise CheckpointError(
-                f"{path} was saved with other samples in experience {i}, or in another "
-                "order; construct the stream with the same data and seed"
-            )
-    for name in {**saved["parameters"], **ours["parameters"]}:
-        shape, own = saved["parameters"].get(name), ours["parameters"].get(name)
-        if shape != own:
-            raise CheckpointError(
-                f"{path} was saved with shape {shape} of parameter {name}; this model "
-                f"has {own}"
-            )
-    if saved["device"] == "cpu" != ours["device"]:
-        raise CheckpointError(
-            f"{path} was saved with device cpu; this strategy has {ours['device']}. "
-            "What a plugin keeps on the CPU on purpose could not be told apart"
-        )

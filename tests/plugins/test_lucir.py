@@ -134,8 +134,13 @@ def test_three_steps_agree_with_lucirs_own_training_function(golden):
         assert_close(tensor.data, golden[f"after_{name}"], rtol=0, atol=1e-5)
 
 
-def test_old_prototypes_rest_and_become_trainable_again():
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.RMSprop, None])
+def test_old_prototypes_rest_and_become_trainable_again(optimizer):
     benchmark, strategy = toy_benchmark(), naive_with(LUCIRPlugin())
+    if optimizer:
+        strategy.optimizer = optimizer(
+            strategy.model.parameters(), lr=0.1, weight_decay=0.1
+        )
     strategy.train(benchmark.train_stream[0])
     head = strategy.model.train_classifier
     before = head.prototypes[0].detach().clone()
