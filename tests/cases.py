@@ -106,8 +106,10 @@ def build(strategy: Callable[..., Any], **options: Any) -> Any:
     )
     return strategy(
         model=model,
-        optimizer=SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4),
         **{
+            "optimizer": SGD(
+                model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
+            ),
             "train_mb_size": 16,
             "train_epochs": 2,
             "eval_mb_size": 64,

@@ -13,6 +13,7 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
+from avalanche_ext._checks import require_choice, require_whole
 from avalanche_ext.functional.herding import HerdingVariant, herding_indices
 from avalanche_ext.loaders import image_bytes, make_loader
 from avalanche_ext.models.feature_classifier import extract_features, require_features
@@ -59,11 +60,12 @@ class HerdingBuffer(ExemplarsBuffer):
             )
         if per_class is None and max_size is None:
             per_class = 20
-        if any(n is not None and n < 1 for n in (per_class, max_size, batch_size)):
-            raise ValueError(
-                f"per_class {per_class}, max_size {max_size}, batch_size "
-                f"{batch_size}; wanted at least 1"
-            )
+        require_whole(1, batch_size=batch_size)
+        if max_size is None:
+            require_whole(1, per_class=per_class)
+        else:
+            require_whole(1, max_size=max_size)
+        require_choice(("without_replacement", "lucir"), variant=variant)
         super().__init__(max_size or 0)
         self.per_class = per_class
         self.variant = variant

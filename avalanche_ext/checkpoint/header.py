@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ def header_of(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
         "version": __version__,
         "strategy": type(strategy).__qualname__,
         "plugins": [type(plugin).__qualname__ for plugin in strategy.plugins],
+        "arguments": _arguments(strategy.plugins),
         "optimizer": type(strategy.optimizer).__qualname__,
         "model": type(strategy.model).__qualname__,
         "parameters": _fixed_parameters(strategy.model),
@@ -33,6 +36,27 @@ def header_of(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
         "samples": [len(experience.dataset) for experience in experiences],
         "order": [_order(experience) for experience in experiences],
     }
+
+
+def _arguments(plugins: Iterable[Any]) -> dict[str, Any]:
+    """Plain constructor arguments of this package's plugins, and of their buffers.
+
+    Those that the object's own state holds may have changed since, and are left out.
+    """
+    found = {}
+    for part in plugins:
+        kind = type(part)
+        if kind.__module__.split(".")[0] != "avalanche_ext":
+            continue
+        state = part.state_dict() if hasattr(part, "state_dict") else {}
+        for name in inspect.signature(kind).parameters:
+            value = getattr(part, name, part)
+            if isinstance(value, (bool, int, float, str, tuple, type(None))):
+                if name not in state:
+                    found[f"{kind.__name__}.{name}"] = value
+            elif value is not part:
+                found |= _arguments([value])
+    return found
 
 
 def _fixed_parameters(model: nn.Module) -> dict[str, list[int]]:
@@ -70,6 +94,12 @@ def require_same(path: Path, saved: dict[str, Any], ours: dict[str, Any]) -> Non
             what = f"{key} by experience" if key in ("classes", "samples") else key
             raise CheckpointError(
                 f"{path} was saved with {what} {saved[key]}; this run has {ours[key]}"
+            )
+    for name, value in ours["arguments"].items():
+        if saved["arguments"].get(name, value) != value:
+            raise CheckpointError(
+                f"{path} was saved with {name} = {saved['arguments'][name]!r}; this run "
+                f"has {value!r}"
             )
     for i, (order, own) in enumerate(zip(saved["order"], ours["order"], strict=True)):
         if order != own:

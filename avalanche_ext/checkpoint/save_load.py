@@ -158,7 +158,9 @@ def load_checkpoint(
     Args:
         path: A file of `save_checkpoint`.
         strategy: Constructed by the same code with the same arguments, not trained.
-            Where an argument differs, the value at the time of saving comes back.
+            Other arguments of this package's plugins are refused. Of all else,
+            ``train_epochs`` or the learning rate for instance, the values at the time
+            of saving come back.
         train_stream: The same stream.
 
     Returns:

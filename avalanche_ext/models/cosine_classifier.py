@@ -9,10 +9,14 @@ from avalanche.benchmarks import CLExperience
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
+from avalanche_ext._checks import require_whole
 from avalanche_ext.functional.cosine import cosine_scores
 
 #: Logit of a class that has not been trained on: its probability is exactly 0.
 MASK_VALUE = -1000.0
+
+#: Logits have a column for each id up to the largest.
+MAX_CLASS_ID = 1_000_000
 
 
 def classes_in(experience: CLExperience) -> list[int]:
@@ -45,8 +49,8 @@ class CosineClassifier(DynamicModule):
 
     Args:
         feature_size: D, number of features, >= 1.
-        n_classes: Classes ``0 .. n_classes - 1`` known from the start; 0 to let the
-            first experience decide.
+        n_classes: Classes ``0 .. n_classes - 1`` known from the start; 0 (which
+            LUCIR needs) to let the first experience decide.
 
     Attributes:
         scale: The learned temperature :math:`\eta`, a scalar, initially 1.
@@ -71,11 +75,8 @@ class CosineClassifier(DynamicModule):
 
     def __init__(self, feature_size: int, n_classes: int = 0) -> None:
         super().__init__()
-        if feature_size < 1 or n_classes < 0:
-            raise ValueError(
-                f"feature_size {feature_size} and n_classes {n_classes}; "
-                "wanted at least 1 and at least 0"
-            )
+        require_whole(1, feature_size=feature_size)
+        require_whole(0, n_classes=n_classes)
         self.feature_size = feature_size
         self.prototypes = nn.ParameterList()
         self.scale = nn.Parameter(torch.ones(()))
@@ -122,16 +123,32 @@ class CosineClassifier(DynamicModule):
             self._evaluated_width = 0
         else:
             # Labels beyond the known ones need a column for the evaluation loss.
-            self._evaluated_width = max(self._evaluated_width, max(classes) + 1)
+            self._evaluated_width = max(
+                self._evaluated_width, max(classes, default=-1) + 1
+            )
 
     def grow(self, classes: list[int] | range) -> None:
         """Append prototypes for the given classes, uniform in ``±1/sqrt(D)``.
 
         Args:
             classes: Distinct class ids not known yet; nothing happens if empty.
+
+        Raises:
+            ValueError: If an id is known, twice in the list, negative or huge.
         """
         if not len(classes):
             return
+        ids, known = list(classes), self.class_order.tolist()
+        if len({*ids, *known}) < len(ids) + len(known):
+            raise ValueError(
+                f"classes {ids} to add to {known}; wanted new, distinct ids"
+            )
+        if min(ids) < 0 or max(ids) >= MAX_CLASS_ID:
+            raise ValueError(
+                f"class ids from {min(ids)} to {max(ids)}; wanted 0 to "
+                f"{MAX_CLASS_ID - 1}, best counted by order of appearance: "
+                "class_ids_from_zero_from_first_exp=True"
+            )
         rows = self.scale.new_empty(len(classes), self.feature_size)
         bound = self.feature_size**-0.5
         self.prototypes.append(nn.Parameter(rows.uniform_(-bound, bound)))

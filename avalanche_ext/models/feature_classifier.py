@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from avalanche.models import FeatureExtractorModel
+from avalanche.models import FeatureExtractorModel, avalanche_forward
 from torch import Tensor, nn
 
+from avalanche_ext._checks import require_kind
 from avalanche_ext.models.cosine_classifier import CosineClassifier
 
 
@@ -30,7 +31,8 @@ class FeatureClassifier(FeatureExtractorModel):
         features: Features of the last batch, ``(B, D)``; None before the first.
 
     Raises:
-        ValueError: At the first forward pass, if the features are not ``(B, D)``.
+        ValueError: If a part is no module; at the first forward pass, if the
+            features are not ``(B, D)``.
 
     Example:
         >>> model = FeatureClassifier(nn.Flatten(), CosineClassifier(64, n_classes=2))
@@ -43,6 +45,11 @@ class FeatureClassifier(FeatureExtractorModel):
     def __init__(
         self, feature_extractor: nn.Module, train_classifier: nn.Module
     ) -> None:
+        require_kind(
+            nn.Module,
+            feature_extractor=feature_extractor,
+            train_classifier=train_classifier,
+        )
         super().__init__(feature_extractor, train_classifier)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,13 +94,15 @@ def as_feature_classifier(
         A model whose features are the last linear layer's input.
 
     Raises:
-        ValueError: If the network has no linear layer.
+        ValueError: If the network has no linear layer, or the classifier takes
+            another number of features.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 10))
         >>> as_feature_classifier(net).train_classifier.feature_size
         16
     """
+    require_kind(nn.Module, model=model)
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
     if not linear or linear[-1] == "":
         raise ValueError(
@@ -104,8 +113,14 @@ def as_feature_classifier(
     last = feature_extractor.get_submodule(linear[-1])
     parent, _, name = linear[-1].rpartition(".")
     setattr(feature_extractor.get_submodule(parent), name, nn.Identity())
-    if train_classifier is None:
-        train_classifier = CosineClassifier(int(last.in_features))  # type: ignore[arg-type]
+    size = int(last.in_features)  # type: ignore[arg-type]
+    train_classifier = train_classifier or CosineClassifier(size)
+    wanted = getattr(train_classifier, "feature_size", size)
+    if wanted != size:
+        raise ValueError(
+            f"the classifier takes {wanted} features; wanted {size}, as many as the "
+            f"last layer of {type(model).__name__}"
+        )
     return FeatureClassifier(feature_extractor, train_classifier)
 
 
@@ -182,7 +197,8 @@ def extract_features(
     features, targets = [], []
     with evaluating(model):
         for batch in batches:
-            model(batch[0].to(device))
+            # the last field is the task label, for models with several heads
+            avalanche_forward(model, batch[0].to(device), batch[-1].to(device))
             features.append(model.features)
             targets.append(batch[1].to(device))
     return torch.cat(features), torch.cat(targets)  # type: ignore[arg-type]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
+from avalanche_ext._checks import require_kind, require_real, require_whole
 from avalanche_ext.loaders import make_loader
-from avalanche_ext.models.cosine_classifier import CosineClassifier
+from avalanche_ext.models.cosine_classifier import CosineClassifier, classes_in
 from avalanche_ext.models.feature_classifier import (
     evaluating,
     require_cosine_classifier,
@@ -38,7 +39,7 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
     Args:
         buffer: Exemplars of all classes.
         epochs: Passes over the exemplars, >= 1.
-        lr: Learning rate, > 0.
+        lr: Learning rate, >= 0.
         milestones: Epochs after which the rate is divided by 10.
         momentum: Of the SGD made for each fine-tuning.
         weight_decay: Of the same.
@@ -49,7 +50,8 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         generator: Of the shuffling and augmentation; None for torch's default.
 
     Raises:
-        ValueError: If a size or rate is not positive.
+        ValueError: If a size is not positive or a rate negative; after an
+            experience, if its classes are missing from the buffer.
 
     References:
         Hou et al., CVPR 2019 (LUCIR), class balance fine-tuning; defaults as in
@@ -71,11 +73,10 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if min(epochs, batch_size) < 1 or lr <= 0:
-            raise ValueError(
-                f"epochs {epochs}, batch_size {batch_size}, lr {lr}; wanted >= 1, "
-                ">= 1, > 0"
-            )
+        require_kind(ExemplarsBuffer, buffer=buffer)
+        require_whole(1, epochs=epochs, batch_size=batch_size)
+        require_whole(0, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
+        require_real(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self.buffer = buffer
         self.epochs = epochs
         self.lr = lr
@@ -93,6 +94,13 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         head = require_cosine_classifier(model)
         if head.n_old == 0:
             return
+        kept = set(self.buffer.buffer.targets) if len(self.buffer.buffer) else set()
+        if kept.isdisjoint(classes_in(strategy.experience)):
+            raise ValueError(
+                f"the buffer holds exemplars of classes {sorted(kept)}, none of the "
+                "experience just trained; wanted this plugin listed behind the one "
+                "that fills the buffer"
+            )
         loader = make_loader(
             self.buffer.buffer.train(),
             batch_size=self.batch_size,

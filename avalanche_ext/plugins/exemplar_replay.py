@@ -10,6 +10,7 @@ from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 
+from avalanche_ext._checks import require_kind
 from avalanche_ext.loaders import make_loader
 
 
@@ -29,6 +30,9 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         memory_resident: Of the uniform loader, see `make_loader`.
         generator: Of the uniform loader; None for torch's default.
 
+    Raises:
+        ValueError: If ``buffer`` is none.
+
     Example:
         >>> from avalanche_ext.buffers import HerdingBuffer
         >>> plugin = ExemplarReplayPlugin(HerdingBuffer(per_class=20))
@@ -44,6 +48,7 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        require_kind(ExemplarsBuffer, buffer=buffer)
         self.buffer = buffer
         self.memory_resident = memory_resident
         self.generator = generator

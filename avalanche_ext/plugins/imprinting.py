@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from avalanche.core import SupervisedPlugin
 
+from avalanche_ext._checks import require_whole
 from avalanche_ext.functional.cosine import imprinted_prototypes
 from avalanche_ext.loaders import make_loader
 from avalanche_ext.models.feature_classifier import (
@@ -27,6 +28,9 @@ class ImprintingPlugin(SupervisedPlugin):
         batch_size: Samples at once when features are computed, >= 1.
         memory_resident: See `avalanche_ext.loaders.make_loader`.
 
+    Raises:
+        ValueError: If ``batch_size`` is not positive.
+
     References:
         Qi et al., CVPR 2018; code of Hou et al., CVPR 2019 (LUCIR).
     """
@@ -38,6 +42,7 @@ class ImprintingPlugin(SupervisedPlugin):
         memory_resident: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
+        require_whole(1, batch_size=batch_size)
         self.batch_size = batch_size
         self.memory_resident = memory_resident
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from avalanche_ext._checks import require_choice, require_real, require_whole
 from avalanche_ext.functional.less_forget import (
     WeightMode,
     adaptive_distillation_weight,
@@ -73,16 +74,14 @@ class LUCIRPlugin(SupervisedPlugin):
         without_new_classes: Literal["raise", "keep"] = "raise",
     ) -> None:
         super().__init__()
-        if distillation_weight < 0 or margin_weight < 0 or n_negatives < 1:
-            raise ValueError(
-                f"distillation_weight {distillation_weight}, margin_weight "
-                f"{margin_weight}, n_negatives {n_negatives}; wanted >= 0, >= 0, >= 1"
-            )
-        if without_new_classes not in ("raise", "keep"):
-            raise ValueError(
-                f"without_new_classes {without_new_classes!r}; wanted 'raise' or 'keep'"
-            )
-        adaptive_distillation_weight(1.0, 1, 1, distillation_mode)
+        require_real(
+            0, distillation_weight=distillation_weight, margin_weight=margin_weight
+        )
+        require_real(-2, margin=margin)
+        require_whole(1, n_negatives=n_negatives)
+        require_choice((True, False), less_forget=less_forget)
+        require_choice(get_args(WeightMode), distillation_mode=distillation_mode)
+        require_choice(("raise", "keep"), without_new_classes=without_new_classes)
         self.distillation_weight = distillation_weight
         self.distillation_mode = distillation_mode
         self.less_forget = less_forget

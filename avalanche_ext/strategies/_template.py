@@ -11,6 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
+from avalanche_ext._checks import require_choice, require_kind, require_whole
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
 Precision = Literal["float32", "bfloat16"]
@@ -34,7 +35,7 @@ class ResidentTemplate(SupervisedTemplate):
         precision: ``"bfloat16"`` runs forward passes under autocast; losses are
             computed in float32.
         channels_last: Keep images and convolution weights in that memory format.
-        compile: Compile the model's forward pass with `torch.compile`.
+        compile: Compile the feature extractor with `torch.compile`.
         base_kwargs: Those of Avalanche's `SupervisedTemplate`.
 
     Raises:
@@ -54,12 +55,14 @@ class ResidentTemplate(SupervisedTemplate):
         compile: bool = False,
         **base_kwargs: Any,
     ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision {precision!r}; wanted 'float32' or 'bfloat16'")
-        for name in ("train_mb_size", "train_epochs", "eval_mb_size"):
-            size = base_kwargs.get(name)
-            if size is not None and size < 1:
-                raise ValueError(f"{name} is {size}; wanted at least 1")
+        require_kind(nn.Module, model=model)
+        require_kind(Optimizer, optimizer=optimizer)
+        require_choice(("float32", "bfloat16"), precision=precision)
+        require_choice((True, False), channels_last=channels_last, compile=compile)
+        sizes = {"train_mb_size", "train_epochs"}
+        if base_kwargs.get("eval_mb_size") is not None:  # None: as train_mb_size
+            sizes.add("eval_mb_size")
+        require_whole(1, **{k: v for k, v in base_kwargs.items() if k in sizes})
         resident = MemoryResidentPlugin(
             memory_resident=memory_resident, generator=generator
         )
@@ -74,7 +77,8 @@ class ResidentTemplate(SupervisedTemplate):
         if channels_last:
             model.to(memory_format=torch.channels_last)
         if compile:
-            model.compile()
+            # not the classifier: it grows, and would be compiled again and again
+            getattr(model, "feature_extractor", model).compile()
 
     def eval(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Evaluate as Avalanche does; the random generators are left as found.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from avalanche.core import BasePlugin
 from torch import nn
 from torch.optim import Optimizer
 
+from avalanche_ext._checks import require_choice, require_whole
 from avalanche_ext.buffers.herding import HerdingBuffer
 from avalanche_ext.functional.herding import HerdingVariant
 from avalanche_ext.functional.less_forget import WeightMode
@@ -92,6 +93,19 @@ class LUCIR(ResidentTemplate):
         **base_kwargs: Any,
     ) -> None:
         require_cosine_classifier(model)
+        sizes = {"exemplars_per_class": exemplars_per_class, "memory_size": memory_size}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if len(given) > 1:
+            raise ValueError(f"{given} given; wanted one of the two")
+        require_whole(1, **given)
+        require_choice(get_args(HerdingVariant), herding=herding)
+        require_choice((True, False), imprint=imprint, margin_ranking=margin_ranking)
+        require_whole(0, balanced_finetuning_epochs=balanced_finetuning_epochs)
+        if balanced_finetuning and not balanced_finetuning_epochs:
+            raise ValueError(
+                f"balanced_finetuning is {balanced_finetuning}, but "
+                "balanced_finetuning_epochs 0; wanted at least 1 epoch"
+            )
         self.buffer = HerdingBuffer(
             per_class=exemplars_per_class,
             max_size=memory_size,
@@ -124,6 +138,12 @@ class LUCIR(ResidentTemplate):
                     **loading,
                     **(balanced_finetuning or {}),
                 )
+            )
+        twice = {type(p) for p in own} & {type(p) for p in plugins or ()}
+        if twice:
+            raise ValueError(
+                f"plugins hold {sorted(kind.__name__ for kind in twice)}, which LUCIR "
+                "brings itself; wanted others, or the arguments of LUCIR"
             )
         super().__init__(
             model=model,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from avalanche.training.plugins import AGEMPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
-from cases import toy_benchmark, toy_model
+from cases import SUBJECTS, toy_benchmark, toy_model
 from checkpoint_subjects import Counted, counted
 from contract import assert_equal, weights
 from torch import nn, optim
@@ -301,3 +301,22 @@ def test_stream_shorter_than_the_training_is_refused(path, trained, benchmark):
     with pytest.raises(CheckpointError, match="1 experiences; wanted at least 2"):
         save_checkpoint(path, trained, benchmark.train_stream[:1])
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("saved", "ours", "message"),
+    [
+        ({}, {"exemplars_per_class": 3}, r"HerdingBuffer.per_class = 5; .* has 3"),
+        ({}, {"memory_size": 9, "exemplars_per_class": None}, "per_class = 5; .* None"),
+        ({}, {"margin": 0.1}, r"LUCIRPlugin.margin = 0.5; this run has 0.1"),
+        ({"herding": "lucir"}, {}, "variant = 'lucir'"),
+    ],
+)
+def test_other_arguments_of_our_plugins_are_refused(saved, ours, message, tmp_path):
+    stream, path = toy_benchmark().train_stream, tmp_path / "c.pt"
+    strategy = SUBJECTS["LUCIR"](**saved)
+    strategy.train(stream[0])
+    save_checkpoint(path, strategy, stream)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path, SUBJECTS["LUCIR"](**ours), stream)
+    load_checkpoint(path, SUBJECTS["LUCIR"](**saved), stream)

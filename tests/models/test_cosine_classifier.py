@@ -111,10 +111,24 @@ def test_a_head_without_classes_says_what_is_missing():
         CosineClassifier(4)(torch.ones(1, 4))
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (-3, 1), (4, -1)])
-def test_sizes_that_are_not_positive_are_refused(sizes):
-    with pytest.raises(ValueError, match=f"feature_size {sizes[0]}"):
+@pytest.mark.parametrize("sizes", [(0, 1), (-3, 1), (2.5, 1), (None, 1), (4, -1)])
+def test_sizes_that_are_not_whole_and_positive_are_refused(sizes):
+    with pytest.raises(ValueError, match="wanted a whole number"):
         CosineClassifier(*sizes)
+
+
+@pytest.mark.parametrize("classes", [[1], [3, 3], [-1], [10**7]])
+def test_class_ids_known_twice_negative_or_huge_are_refused(classes):
+    head = trained_on([0, 1])
+    with pytest.raises(ValueError, match="wanted"):
+        head.grow(classes)
+    assert head.n_classes == 2
+
+
+def test_an_experience_without_samples_is_evaluated():
+    head = trained_on([0, 1]).eval()
+    head.adaptation(experience())
+    assert head(torch.ones(1, 4)).shape == (1, 2)
 
 
 def test_classes_come_from_the_targets_where_the_benchmark_does_not_tell():

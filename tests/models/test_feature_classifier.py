@@ -58,6 +58,14 @@ def test_torchvision_classifiers_are_split_at_their_last_layer(network, size):
     assert sum(isinstance(m, nn.Linear) for m in net.modules()) >= 1
 
 
+def test_parts_that_do_not_fit_are_refused_at_construction():
+    with pytest.raises(ValueError, match="train_classifier is None; wanted a Module"):
+        FeatureClassifier(nn.Flatten(), None)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="takes 7 features; wanted 4"):
+        as_feature_classifier(net, CosineClassifier(7))
+
+
 def test_splitting_leaves_the_original_network_alone():
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     as_feature_classifier(net)

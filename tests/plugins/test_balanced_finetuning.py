@@ -65,7 +65,18 @@ def test_the_rate_falls_at_the_milestones():
     assert (first - last).abs().max() < 0.2 * first.abs().max()
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"lr": 0.0}, {"batch_size": 0}])
-def test_sizes_and_rates_that_are_not_positive_are_refused(options):
-    with pytest.raises(ValueError, match="wanted >= 1"):
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"lr": -1.0}, {"batch_size": 0}])
+def test_sizes_and_rates_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="at least"):
         BalancedFinetuningPlugin(HerdingBuffer(), **options)
+
+
+def test_a_plugin_listed_before_the_one_that_fills_the_buffer_is_refused():
+    buffer = HerdingBuffer(per_class=5)
+    strategy = naive_with(
+        BalancedFinetuningPlugin(buffer, epochs=1), ExemplarReplayPlugin(buffer)
+    )
+    stream = toy_benchmark().train_stream
+    strategy.train(stream[0])
+    with pytest.raises(ValueError, match=r"classes \[0, 1\].*listed behind"):
+        strategy.train(stream[1])

@@ -46,6 +46,12 @@ def test_the_experience_itself_is_not_modified():
         assert len(experience.dataset) == 48
 
 
+def test_what_is_no_buffer_is_refused():
+    for wrong in (20, None, HerdingBuffer):
+        with pytest.raises(ValueError, match="wanted a ExemplarsBuffer"):
+            ExemplarReplayPlugin(wrong)
+
+
 def test_bytes_are_those_of_the_buffer():
     replay = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
     strategy = naive_with(replay)

@@ -194,11 +194,16 @@ def test_an_experience_without_new_classes_is_refused_or_kept_as_asked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distillation_weight": -1.0}, "distillation_weight -1.0"),
-        ({"margin_weight": -0.5}, "margin_weight -0.5"),
-        ({"n_negatives": 0}, "n_negatives 0"),
-        ({"distillation_mode": "up"}, "mode 'up'"),
-        ({"without_new_classes": "skip"}, "'skip'; wanted 'raise' or 'keep'"),
+        ({"distillation_weight": -1.0}, "distillation_weight is -1.0; wanted a number"),
+        ({"distillation_weight": float("nan")}, "distillation_weight is nan"),
+        ({"distillation_weight": None}, "distillation_weight is None"),
+        ({"margin_weight": -0.5}, "margin_weight is -0.5"),
+        ({"margin": "a"}, "margin is 'a'"),
+        ({"n_negatives": 0}, "n_negatives is 0; wanted a whole number, at least 1"),
+        ({"n_negatives": 1.5}, "n_negatives is 1.5"),
+        ({"distillation_mode": "up"}, "distillation_mode is 'up'; wanted one of 'old"),
+        ({"without_new_classes": "skip"}, "'skip'; wanted one of 'raise', 'keep'"),
+        ({"less_forget": None}, "less_forget is None; wanted one of True, False"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):

@@ -22,7 +22,7 @@ from avalanche_ext.models import (
     CosineClassifier,
     FeatureClassifier,
 )
-from avalanche_ext.plugins import ExemplarReplayPlugin
+from avalanche_ext.plugins import ExemplarReplayPlugin, LUCIRPlugin
 from avalanche_ext.strategies import LUCIR
 
 
@@ -215,7 +215,7 @@ def test_faster_forms_give_the_same_loss_within_their_precision(options, rtol):
         extractor = CifarResNet(n_blocks=1, width=4, in_channels=1)
         model = FeatureClassifier(extractor, CosineClassifier(16))
         if "compile" in extra:  # the real compiler takes half a minute
-            model.compile = partial(nn.Module.compile, model, backend="eager")
+            extractor.compile = partial(nn.Module.compile, extractor, backend="eager")
         strategy = build(LUCIR, model=model, plugins=[Recorder()], **extra)
         for group in strategy.optimizer.param_groups:
             group["lr"] = 0.0  # differences must not add up
@@ -230,13 +230,22 @@ def test_faster_forms_give_the_same_loss_within_their_precision(options, rtol):
     [
         ({"model": toy_model(cosine=False)}, "wanted a CosineClassifier"),
         ({"model": nn.Linear(4, 2)}, "does not expose its features"),
-        ({"exemplars_per_class": 0}, "per_class 0"),
-        ({"memory_size": -5}, "max_size -5"),
+        ({"exemplars_per_class": 0}, "exemplars_per_class is 0"),
+        ({"exemplars_per_class": 2.5}, "exemplars_per_class is 2.5; wanted a whole"),
+        ({"exemplars_per_class": True}, "exemplars_per_class is True"),
+        ({"memory_size": -5}, "memory_size is -5"),
+        ({"herding": "best"}, "herding is 'best'; wanted one of 'without_replacement'"),
+        ({"imprint": "x"}, "imprint is 'x'; wanted one of True, False"),
+        ({"margin_ranking": 1}, "margin_ranking is 1; wanted one of True, False"),
+        ({"optimizer": None}, "optimizer is None; wanted a Optimizer"),
+        ({"train_mb_size": 1.5}, "train_mb_size is 1.5"),
+        ({"balanced_finetuning": {"lr": 0.1}}, "wanted at least 1 epoch"),
+        ({"plugins": [LUCIRPlugin()]}, "'LUCIRPlugin'.*, which LUCIR brings itself"),
         ({"exemplars_per_class": 5, "memory_size": 5}, "wanted one of the two"),
         ({"train_mb_size": 0}, "train_mb_size is 0"),
         ({"train_epochs": -1}, "train_epochs is -1"),
-        ({"precision": "float8"}, "'float8'; wanted 'float32' or 'bfloat16'"),
-        ({"balanced_finetuning_epochs": -1}, "epochs -1"),
+        ({"precision": "float8"}, "'float8'; wanted one of 'float32', 'bfloat16'"),
+        ({"balanced_finetuning_epochs": -1}, "balanced_finetuning_epochs is -1"),
     ],
 )
 def test_bad_arguments_are_refused_at_construction(options, message):

@@ -1,0 +1,82 @@
+"""Checks of arguments: one clear error before any work."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+
+def require_whole(minimum: int, **arguments: Any) -> None:
+    """Refuse what is not a whole number from the minimum on.
+
+    Args:
+        minimum: Smallest value allowed.
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+
+    Example:
+        >>> require_whole(1, batch_size=0)
+        Traceback (most recent call last):
+        ValueError: batch_size is 0; wanted a whole number, at least 1
+    """
+    for name, value in arguments.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < minimum:
+            raise ValueError(
+                f"{name} is {value!r}; wanted a whole number, at least {minimum}"
+            )
+
+
+def require_real(minimum: float, **arguments: Any) -> None:
+    """Refuse what is not a number from the minimum on (nan is none).
+
+    Args:
+        minimum: Smallest value allowed.
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, value in arguments.items():
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not real or not minimum <= value < float("inf"):
+            raise ValueError(
+                f"{name} is {value!r}; wanted a number, at least {minimum}"
+            )
+
+
+def require_choice(choices: tuple[Any, ...], **arguments: Any) -> None:
+    """Refuse what is not one of the choices.
+
+    Args:
+        choices: Values allowed.
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, value in arguments.items():
+        if not any(value is choice or value == choice for choice in choices) or (
+            isinstance(value, int) and not isinstance(value, bool)
+        ):
+            wanted = ", ".join(map(repr, choices))
+            raise ValueError(f"{name} is {value!r}; wanted one of {wanted}")
+
+
+def require_kind(kind: type, **arguments: Any) -> None:
+    """Refuse what is not an object of the class.
+
+    Args:
+        kind: The class wanted.
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, kind):
+            raise ValueError(  # noqa: TRY004
+                f"{name} is {value!r}; wanted a {kind.__name__}"
+            )
