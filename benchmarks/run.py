@@ -84,7 +84,9 @@ def start(run: Run, command: str) -> Training:
         )
         strategy = setup.make_strategy(evaluator=evaluator, device=device)
     except (ValueError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from error
+        # streams know the command that gets their data, but not of which recipe
+        text = str(error).replace("run RECIPE", f"run {run.recipe.name}")
+        raise UsageError(text) from error
     training = Training(run=run, setup=setup, benchmark=benchmark, strategy=strategy)
     if run.settings.resume:
         training.restore()

@@ -11,7 +11,7 @@ source scripts/venv.sh
 if [ "${1:-}" = --oldest ]; then
   make_venv .venv-oldest constraints-oldest.txt "[dev]"
   say "tests with the oldest versions"
-  .venv-oldest/bin/python -m pytest
+  .venv-oldest/bin/python -m pytest -q
   exit
 fi
 make_venv .venv constraints.txt "[dev]"
@@ -27,4 +27,4 @@ $bin/mypy
 say "import contracts"
 $bin/lint-imports
 say "doctests and tests"
-$bin/python -m pytest
+$bin/python -m pytest -q

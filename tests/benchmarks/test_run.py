@@ -189,6 +189,7 @@ def test_missing_data_are_named_before_anything_is_written(tmp_path, capsys):
     assert main([*arguments, *places]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: split_cifar10 lacks ") and "171 MB" in err
+    assert "python -m benchmarks run naive --dataset-root" in err
     assert not (tmp_path / "out").exists()
 
 
