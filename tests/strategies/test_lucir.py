@@ -109,7 +109,7 @@ def test_whole_experiences_agree_with_the_authors(golden):
             name = key.split("__", 1)[1].replace("__", ".")
             assert_close(ours[name], torch.as_tensor(value), rtol=0, atol=1e-5)
     model.eval()
-    assert_close(model(golden["test_x"]), golden["test_logits"], rtol=0, atol=1e-4)
+    assert_close(model(golden["test_x"]), golden["test_logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("api", APIS)
