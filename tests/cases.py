@@ -18,6 +18,7 @@ from avalanche.benchmarks import (
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from avalanche.training.supervised import Naive
 from torch import nn
 from torch.optim import SGD
@@ -146,6 +147,9 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "MemoryResidentPlugin": lambda **o: naive_with(MemoryResidentPlugin(), **o),
     "ExemplarReplayPlugin": lambda **o: naive_with(
         ExemplarReplayPlugin(HerdingBuffer(per_class=5)), **o
+    ),
+    "ExemplarReplayPlugin-of-Avalanches-buffer": lambda **o: naive_with(
+        ExemplarReplayPlugin(ReservoirSamplingBuffer(max_size=12)), **o
     ),
     "HerdingBuffer-in-ReplayPlugin": lambda **o: naive_with(
         ReplayPlugin(12, storage_policy=HerdingBuffer(max_size=12)), **o

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from avalanche.benchmarks import CLExperience
@@ -65,7 +65,7 @@ class HerdingBuffer(ExemplarsBuffer):
             require_whole(1, per_class=per_class)
         else:
             require_whole(1, max_size=max_size)
-        require_choice(("without_replacement", "lucir"), variant=variant)
+        require_choice(get_args(HerdingVariant), variant=variant)
         super().__init__(max_size or 0)
         self.per_class = per_class
         self.variant = variant

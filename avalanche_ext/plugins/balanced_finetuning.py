@@ -39,7 +39,7 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
     Args:
         buffer: Exemplars of all classes.
         epochs: Passes over the exemplars, >= 1.
-        lr: Learning rate, >= 0.
+        lr: Learning rate, > 0.
         milestones: Epochs after which the rate is divided by 10.
         momentum: Of the SGD made for each fine-tuning.
         weight_decay: Of the same.
@@ -50,8 +50,8 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         generator: Of the shuffling and augmentation; None for torch's default.
 
     Raises:
-        ValueError: If a size is not positive or a rate negative; after an
-            experience, if its classes are missing from the buffer.
+        ValueError: If a size or rate is not positive; after an experience, if its
+            classes are missing from the buffer.
 
     References:
         Hou et al., CVPR 2019 (LUCIR), class balance fine-tuning; defaults as in
@@ -77,6 +77,8 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         require_whole(1, epochs=epochs, batch_size=batch_size)
         require_whole(0, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
         require_real(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if lr == 0:
+            raise ValueError(f"lr is {lr}; wanted a number above 0")
         self.buffer = buffer
         self.epochs = epochs
         self.lr = lr

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from avalanche_ext._checks import require_kind
-from avalanche_ext.loaders import make_loader
+from avalanche_ext.loaders import image_bytes, make_loader
 
 
 class ExemplarReplayPlugin(SupervisedPlugin):
@@ -23,7 +21,7 @@ class ExemplarReplayPlugin(SupervisedPlugin):
     Callbacks: after the data adaptation the buffer is appended to
     ``strategy.adapted_dataset``; before an experience a loader that balances task
     labels gives way to a uniform one; after it the buffer is updated.
-    Keeps between experiences: the buffer.
+    Keeps between experiences: the buffer, which a checkpoint saves in its own way.
 
     Args:
         buffer: Any Avalanche `ExemplarsBuffer`, for instance a `HerdingBuffer`.
@@ -31,7 +29,7 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         generator: Of the uniform loader; None for torch's default.
 
     Raises:
-        ValueError: If ``buffer`` is none.
+        ValueError: If ``buffer`` is no `ExemplarsBuffer`.
 
     Example:
         >>> from avalanche_ext.buffers import HerdingBuffer
@@ -78,28 +76,10 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         self.buffer.post_adapt(strategy, strategy.experience)
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes the buffer keeps, as the buffer counts them.
+        """Bytes of the raw images in the buffer.
 
         Returns:
-            Bytes by kind.
+            ``{"exemplars": bytes}``.
         """
-        return dict(self.buffer.memory_bytes())
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of the buffer.
-
-        Returns:
-            ``{"buffer": state}``.
-        """
-        return {"buffer": self.buffer.state_dict()}
-
-    def load_state_dict(
-        self, state: dict[str, Any], experiences: Sequence[CLExperience]
-    ) -> None:
-        """Restore the buffer.
-
-        Args:
-            state: As returned by `state_dict`.
-            experiences: Those trained so far, in order.
-        """
-        self.buffer.load_state_dict(state["buffer"], experiences)
+        kept = self.buffer.buffer
+        return {"exemplars": image_bytes(kept) if len(kept) else 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from cases import APIS, naive_with, toy_benchmark
 
 from avalanche_ext.buffers import HerdingBuffer
@@ -52,8 +53,12 @@ def test_what_is_no_buffer_is_refused():
             ExemplarReplayPlugin(wrong)
 
 
-def test_bytes_are_those_of_the_buffer():
-    replay = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
+@pytest.mark.parametrize(
+    "buffer", [HerdingBuffer(per_class=5), ReservoirSamplingBuffer(max_size=10)]
+)
+def test_bytes_are_those_of_the_buffer(buffer):
+    replay = ExemplarReplayPlugin(buffer)
+    assert replay.memory_bytes() == {"exemplars": 0}
     strategy = naive_with(replay)
     strategy.train(toy_benchmark().train_stream[0])
     assert replay.memory_bytes() == {"exemplars": 10 * 6 * 6 * 4}
