@@ -28,21 +28,26 @@ from avalanche_ext.models import (
 )
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
+    BDRPlugin,
+    CwDPlugin,
     ExemplarReplayPlugin,
     ImprintingPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
 )
-from avalanche_ext.strategies import LUCIR
+from avalanche_ext.strategies import BDR, LUCIR
 
 __all__ = [
+    "BDR",
     "LUCIR",
     "AverageIncrementalAccuracy",
+    "BDRPlugin",
     "BalancedFinetuningPlugin",
     "Checkpoint",
     "CheckpointError",
     "CifarResNet",
     "CosineClassifier",
+    "CwDPlugin",
     "ExemplarReplayPlugin",
     "FeatureClassifier",
     "HerdingBuffer",

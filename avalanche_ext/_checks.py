@@ -47,6 +47,21 @@ def require_real(minimum: float, **arguments: Any) -> None:
             )
 
 
+def require_fraction(**arguments: Any) -> None:
+    """Refuse what is not a number from 0 to 1.
+
+    Args:
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, value in arguments.items():
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not real or not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value!r}; wanted a number from 0 to 1")
+
+
 def require_choice(choices: tuple[Any, ...], **arguments: Any) -> None:
     """Refuse what is not one of the choices.
 

@@ -26,6 +26,7 @@ class Settings:
         resume: Whether to go on after the last finished experience.
         loggers: Names of loggers; ``None`` chooses by where the output goes.
         out: Folder of all results.
+        note: A remark, for instance which images these are; shown in the table.
     """
 
     seed: int = 0
@@ -37,6 +38,7 @@ class Settings:
     resume: bool = False
     loggers: Sequence[str] | None = None
     out: Path = Path("results")
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

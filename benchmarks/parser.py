@@ -75,6 +75,7 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
         help="Avalanche's loggers by name; null: text, and interactive in a terminal",
     )
     add("--out", type=str, default="results", help="folder of all results")
+    add("--note", type=str, default="", help="remark that the table shows")
     parser.add_function_arguments(recipe.function, as_group=True)
     return parser
 

@@ -92,6 +92,7 @@ def make_record(
         "experiences_finished": finished,
         "stream": setup.stream,
         "setting": setup.setting,
+        "note": run.settings.note,
         "memory": setup.memory,
         "options": plain(run.options),
         "changed": list(run.changed),

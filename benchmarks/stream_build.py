@@ -49,6 +49,7 @@ class StreamOptions:
     seed: int
     task_labels: bool
     image_size: int | None
+    images_per_class: int | None
     augment: bool
     normalize: bool
 
@@ -87,18 +88,25 @@ def build(
             data = read(root, image_size=size, download=download)
             n_classes = info.n_classes or len(data[0].classes)
             arguments = _arguments(info, options, n_classes)
-            return nc_benchmark(
+            benchmark = nc_benchmark(
                 *data, train_transform=train, eval_transform=evaluation, **arguments
             )
+            return _with_fewer_images(benchmark, options)
         roots = ["dataset_root"]
         if info.classic == "SplitCIFAR110":
             roots = ["dataset_root_cifar10", "dataset_root_cifar100"]
-        return getattr(classic, info.classic)(
+        benchmark = getattr(classic, info.classic)(
             **dict.fromkeys(roots, root),
             train_transform=train,
             eval_transform=evaluation,
             **arguments,
         )
+        return _with_fewer_images(benchmark, options)
+
+
+def _with_fewer_images(benchmark: Any, options: StreamOptions) -> Any:
+    n = options.images_per_class
+    return stream_data.first_of_each_class(benchmark, n) if n else benchmark
 
 
 def _check(info: StreamInfo, options: StreamOptions) -> None:
@@ -114,6 +122,7 @@ def _check(info: StreamInfo, options: StreamOptions) -> None:
     _check_number(info, "n_experiences", options.n_experiences, 1)
     _check_number(info, "first_experience_classes", options.first_experience_classes, 1)
     _check_number(info, "image_size", options.image_size, 1)
+    _check_number(info, "images_per_class", options.images_per_class, 1)
     most = 9 if info.classic == "CORe50" else 2**32 - 1
     _check_number(info, "seed", options.seed, 0, most)
 

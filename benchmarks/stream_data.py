@@ -15,6 +15,11 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    with_classes_timeline,
+    with_task_labels,
+)
 from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche.benchmarks.datasets.omniglot import Omniglot
 from PIL import Image
@@ -94,6 +99,26 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         urllib.request.urlopen = urlopen
+
+
+def first_of_each_class(benchmark: Any, images_per_class: int) -> Any:
+    """Shorten the training experiences of a benchmark.
+
+    Args:
+        benchmark: With the streams ``train_stream`` and ``test_stream``.
+        images_per_class: Images to keep of each class in an experience, the first ones.
+
+    Returns:
+        A benchmark with as many experiences, and the same test images.
+    """
+    train = []
+    for experience in benchmark.train_stream:
+        targets = np.array(list(experience.dataset.targets))
+        rows = [np.flatnonzero(targets == c)[:images_per_class] for c in set(targets)]
+        train.append(experience.dataset.subset(np.sort(np.concatenate(rows)).tolist()))
+    test = [experience.dataset for experience in benchmark.test_stream]
+    shorter = benchmark_from_datasets(train=train, test=test)
+    return with_classes_timeline(with_task_labels(shorter))
 
 
 class Digits(Dataset[tuple[Image.Image, int]]):

@@ -28,6 +28,7 @@ def make_stream(
     seed: int = 0,
     task_labels: bool = False,
     image_size: int | None = None,
+    images_per_class: int | None = None,
     augment: bool = True,
     normalize: bool = True,
     dataset_root: str | Path | None = None,
@@ -54,6 +55,8 @@ def make_stream(
             CORe50.
         task_labels: Whether each experience has a task label of its own, or all 0.
         image_size: Height and width to which ``image_folder`` resizes, > 0.
+        images_per_class: Training images of each class in an experience, the first of
+            the data set, > 0; ``None``: all.
         augment: Whether training images get the random transforms of the stream.
         normalize: Whether mean and standard deviation are normalised.
         dataset_root: Folder of the data; ``None`` is Avalanche's default.
@@ -98,6 +101,7 @@ def make_stream(
             seed=seed,
             task_labels=task_labels,
             image_size=image_size,
+            images_per_class=images_per_class,
             augment=augment,
             normalize=normalize,
         )

@@ -31,6 +31,7 @@ SAME = (
     "experiences",
     "experiences_finished",
     "test_images",
+    "note",
 )
 """What runs must share to be one row."""
 CAPTION = (
@@ -94,7 +95,7 @@ def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(json.dumps([run[name] for name in SAME]), []).append(run)
+        groups.setdefault(json.dumps([run.get(name) for name in SAME]), []).append(run)
     return [
         Row(runs=group, targets=[t for t in targets if t.fits(group[0])])
         for group in groups.values()
@@ -178,7 +179,9 @@ def print_table(folders: Sequence[Path]) -> None:
         raise UsageError(f"no results in {places}; {wanted} makes some")
     settings: dict[str, list[Row]] = {}
     for row in rows:
-        settings.setdefault(row.runs[0]["setting"], []).append(row)
+        run = row.runs[0]
+        head = "; ".join(filter(None, (run["setting"], run.get("note"))))
+        settings.setdefault(head, []).append(row)
     # a file or pipe has no width of its own
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     notes: list[str] = []

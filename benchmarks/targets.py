@@ -89,7 +89,8 @@ def verdict(run: Mapping[str, Any], target: Target | None, percent: float) -> st
         percent: Our mean of the target's metric.
 
     Returns:
-        ``"unfinished"``, ``"scaled down"`` (``--smoke``), ``"no target"``, ``"other
+        ``"unfinished"``, ``"scaled down"`` (``--smoke``,
+        ``--images_per_class``), ``"no target"``, ``"other
         options"`` (something departs from the protocol), ``"reproduced"`` (within
         `TOLERANCE`) or ``"differs"``, with details where there are any.
 
@@ -105,7 +106,7 @@ def verdict(run: Mapping[str, Any], target: Target | None, percent: float) -> st
     """
     if not run["finished"]:
         return f"unfinished: {run['experiences_finished']} of {run['experiences']}"
-    if run["smoke"]:
+    if run["smoke"] or run["options"].get("images_per_class"):
         return "scaled down"
     if target is None:
         return "no target"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,16 @@ def set_global_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def random_state_kept(*generators: torch.Generator | None) -> Iterator[None]:
+    """Put all global generators back at the end, and those given."""
+    found = global_state()
+    states = [(own, own.get_state()) for own in generators if own is not None]
+    try:
+        yield
+    finally:
+        set_global_state(found)
+        for own, state in states:
+            own.set_state(state)

@@ -1,13 +1,17 @@
 """One behaviour each, for any Avalanche strategy."""
 
 from avalanche_ext.plugins.balanced_finetuning import BalancedFinetuningPlugin
+from avalanche_ext.plugins.bdr import BDRPlugin
+from avalanche_ext.plugins.cwd import CwDPlugin
 from avalanche_ext.plugins.exemplar_replay import ExemplarReplayPlugin
 from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
 __all__ = [
+    "BDRPlugin",
     "BalancedFinetuningPlugin",
+    "CwDPlugin",
     "ExemplarReplayPlugin",
     "ImprintingPlugin",
     "LUCIRPlugin",

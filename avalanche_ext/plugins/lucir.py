@@ -19,6 +19,7 @@ from avalanche_ext.functional.less_forget import (
     mimic_scores_loss,
 )
 from avalanche_ext.functional.margin_ranking import margin_ranking_loss
+from avalanche_ext.functional.precision import at_least_float32
 from avalanche_ext.models.feature_classifier import require_cosine_classifier
 
 
@@ -166,7 +167,8 @@ class LUCIRPlugin(SupervisedPlugin):
             self.reference(x)
         if self.less_forget:
             return self.current_weight * less_forget_loss(
-                _widened(model.features), _widened(self.reference.features)
+                at_least_float32(model.features),
+                at_least_float32(self.reference.features),
             )
         ours, theirs = require_cosine_classifier(model), self.reference.train_classifier
         n = ours.n_old
@@ -201,8 +203,3 @@ class LUCIRPlugin(SupervisedPlugin):
         """
         state = self.reference.state_dict().values() if self.reference else ()
         return {"frozen_copies": sum(t.nbytes for t in state)}
-
-
-def _widened(features: Tensor) -> Tensor:
-    """At least float32: unit lengths need it."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

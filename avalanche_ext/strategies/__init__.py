@@ -1,5 +1,6 @@
 """One paper each: model, buffers and plugins with the paper's defaults."""
 
+from avalanche_ext.strategies.bdr import BDR
 from avalanche_ext.strategies.lucir import LUCIR
 
-__all__ = ["LUCIR"]
+__all__ = ["BDR", "LUCIR"]

@@ -118,3 +118,24 @@ class ResidentTemplate(SupervisedTemplate):
     def _autocast(self) -> torch.autocast:
         enabled = self.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def refuse_own_plugins(
+    strategy: str, own: Sequence[BasePlugin], given: Sequence[BasePlugin] | None
+) -> None:
+    """Refuse plugins that a strategy brings itself: they would act twice.
+
+    Args:
+        strategy: Its name.
+        own: Its plugins.
+        given: Those of the user.
+
+    Raises:
+        ValueError: If one of the latter is of a class among the former.
+    """
+    twice = {type(p) for p in own} & {type(p) for p in given or ()}
+    if twice:
+        raise ValueError(
+            f"plugins hold {sorted(kind.__name__ for kind in twice)}, which {strategy} "
+            f"brings itself; wanted others, or the arguments of {strategy}"
+        )

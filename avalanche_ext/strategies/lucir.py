@@ -19,7 +19,7 @@ from avalanche_ext.plugins.balanced_finetuning import BalancedFinetuningPlugin
 from avalanche_ext.plugins.exemplar_replay import ExemplarReplayPlugin
 from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
-from avalanche_ext.strategies._template import ResidentTemplate
+from avalanche_ext.strategies._template import ResidentTemplate, refuse_own_plugins
 
 
 class LUCIR(ResidentTemplate):
@@ -139,12 +139,7 @@ class LUCIR(ResidentTemplate):
                     **(balanced_finetuning or {}),
                 )
             )
-        twice = {type(p) for p in own} & {type(p) for p in plugins or ()}
-        if twice:
-            raise ValueError(
-                f"plugins hold {sorted(kind.__name__ for kind in twice)}, which LUCIR "
-                "brings itself; wanted others, or the arguments of LUCIR"
-            )
+        refuse_own_plugins("LUCIR", own, plugins)
         super().__init__(
             model=model,
             optimizer=optimizer,

@@ -14,6 +14,7 @@ SMOKE = {
     "n_experiences": None,
     "first_experience_classes": None,
     "class_order": None,
+    "images_per_class": None,
     "train_epochs": 1,
     "milestones": (),
 }

@@ -18,6 +18,8 @@ from benchmarks.streams import STREAMS
 
 EVAL_MB_SIZE = 256
 
+Network = Literal["small_cnn", "resnet8", "resnet32", "resnet18"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -30,9 +32,12 @@ class Frame:
             each other.
         class_order: natural (0, 1, 2...), icarl (of the papers since iCaRL: NumPy
             seed 1993), or null: drawn by stream_seed.
+        images_per_class: Training images of each class, to scale a run down; null:
+            all.
         stream_seed: Seed of the stream, apart from that of the training.
         network: Feature extractor: small_cnn for 8x8 to 28x28 images, resnet32 and
-            resnet18 of the papers for 32x32. The recipe adds its classifier.
+            resnet18 of the papers for 32x32, resnet8 (one block a stage) to scale a run
+            down. The recipe adds its classifier.
         feature_size: Number of features of small_cnn.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
@@ -48,8 +53,9 @@ class Frame:
     n_experiences: PositiveInt | None = None
     first_experience_classes: PositiveInt | None = None
     class_order: Literal["natural", "icarl"] | None = None
+    images_per_class: PositiveInt | None = None
     stream_seed: NonNegativeInt = 0
-    network: Literal["small_cnn", "resnet32", "resnet18"] = "small_cnn"
+    network: Network = "small_cnn"
     feature_size: PositiveInt = 64
     train_epochs: PositiveInt = 10
     train_mb_size: PositiveInt = 32
@@ -69,7 +75,12 @@ class Frame:
         Returns:
             The recipe's stream and options, and its protocol in a line.
         """
-        names = ("n_experiences", "first_experience_classes", "class_order")
+        names = (
+            "n_experiences",
+            "first_experience_classes",
+            "class_order",
+            "images_per_class",
+        )
         options = {name: getattr(self, name) for name in names}
         given = {name: value for name, value in options.items() if value is not None}
         n = self.n_experiences or STREAMS[self.stream].n_experiences
@@ -77,6 +88,8 @@ class Frame:
         words = [f"{self.stream}, {n} experiences"]
         words += [f"{first} classes first"] if first else []
         words += [f"{self.class_order} order"] if self.class_order else []
+        few = self.images_per_class
+        words += [f"{few} images a class"] if few else []
         words += [f"seed {self.stream_seed}"] if self.stream_seed else []
         return Setup(
             stream=self.stream,
@@ -93,11 +106,18 @@ class Frame:
             A module that maps images ``(B, C, H, W)`` to features ``(B, D)`` and has
             D as ``feature_size``.
         """
-        from avalanche_ext.models import SmallCNN, resnet18_cifar, resnet32_cifar
+        from avalanche_ext.models import (
+            CifarResNet,
+            SmallCNN,
+            resnet18_cifar,
+            resnet32_cifar,
+        )
 
         channels = STREAMS[self.stream].image_shape[0]
         if self.network == "small_cnn":
             return SmallCNN(in_channels=channels, feature_size=self.feature_size)
+        if self.network == "resnet8":
+            return CifarResNet(n_blocks=1, in_channels=channels)
         make = resnet32_cifar if self.network == "resnet32" else resnet18_cifar
         return make(in_channels=channels)
 

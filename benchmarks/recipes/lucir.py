@@ -11,7 +11,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import Frame
+from benchmarks.recipes.frame import Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 
 SMOKE = {
@@ -19,6 +19,7 @@ SMOKE = {
     "n_experiences": None,
     "first_experience_classes": None,
     "class_order": None,
+    "images_per_class": None,
     "train_epochs": 1,
     "train_mb_size": 32,
     "lr": 0.02,
@@ -80,7 +81,7 @@ def lucir_cifar100(
     n_experiences: PositiveInt | None = 6,
     first_experience_classes: PositiveInt | None = 50,
     class_order: Literal["natural", "icarl"] | None = "icarl",
-    network: Literal["small_cnn", "resnet32", "resnet18"] = "resnet32",
+    network: Network = "resnet32",
     train_epochs: PositiveInt = 160,
     train_mb_size: PositiveInt = 128,
     lr: PositiveFloat = 0.1,
@@ -124,7 +125,11 @@ def lucir_cifar100(
     )
 
 
-def _lucir(
+def _lucir(**options: Any) -> Setup:
+    return lucir_setup("LUCIR", *lucir_options(**options))
+
+
+def lucir_options(
     *,
     exemplars_per_class: PositiveInt = 20,
     memory_size: PositiveInt | None = None,
@@ -144,8 +149,8 @@ def _lucir(
     channels_last: bool = False,
     compile: bool = False,
     **frame: Any,
-) -> Setup:
-    """Set up LUCIR.
+) -> tuple[Frame, dict[str, Any]]:
+    """Take the options apart.
 
     Args:
         exemplars_per_class: Exemplars kept of each class.
@@ -163,22 +168,36 @@ def _lucir(
         precision: bfloat16 trains under autocast.
         channels_last: Keep images and convolutions in this memory format.
         compile: Compile the network.
+
+    Returns:
+        The frame, and the arguments of the strategy.
     """
     method = {k: v for k, v in locals().items() if k != "frame"}
     if memory_size is not None:
         method["exemplars_per_class"] = None
-    return _setup(Frame(**frame), method)
+    return Frame(**frame), method
 
 
-def _setup(frame: Frame, method: dict[str, Any]) -> Setup:
+def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
+    """Set up LUCIR or a strategy built on it.
+
+    Args:
+        strategy: Its name in `avalanche_ext.strategies`.
+        frame: All but the method.
+        method: Arguments of the strategy.
+
+    Returns:
+        What the recipe returns.
+    """
+
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
+        from avalanche_ext import strategies
         from avalanche_ext.models import CosineClassifier, FeatureClassifier
-        from avalanche_ext.strategies.lucir import LUCIR
 
         extractor = frame.make_feature_extractor()
         model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
         optimizer, schedule = frame.make_sgd(model)
-        return LUCIR(
+        return getattr(strategies, strategy)(  # type: ignore[no-any-return]
             model=model,
             optimizer=optimizer,
             plugins=schedule,
