@@ -120,6 +120,26 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}" + (f"±{stdev(values):.1f}" if values[1:] else "")
 
 
+def told_apart(row: Row, rows: Sequence[Row]) -> list[str]:
+    """The options in which a row differs from others of the same recipe.
+
+    Args:
+        row: One of the rows.
+        rows: All rows of a setting.
+
+    Returns:
+        ``name=value`` of each; none if the recipe has one row only.
+    """
+    own = row.runs[0]
+    alike = [r.runs[0] for r in rows if r.runs[0]["recipe"] == own["recipe"]]
+    options: dict[str, Any] = own["options"]
+    return [
+        f"{name}={value}"
+        for name, value in options.items()
+        if any(run["options"].get(name) != value for run in alike)
+    ]
+
+
 def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     """Lay out the rows of one setting.
 
@@ -142,7 +162,7 @@ def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     for row in rows:
         run, verdicts = row.runs[0], row.verdicts()
         table.add_row(
-            f"{run['recipe']}\n[dim]{run['memory']}[/]",
+            f"{run['recipe']}\n[dim]{'; '.join([*told_apart(row, rows), run['memory']])}[/]",
             str(len(row.runs)),
             *(spread(row.percent(metric)) for metric in METRICS),
             f"{mean(run['minutes'] for run in row.runs):.2f}",

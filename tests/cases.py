@@ -28,12 +28,14 @@ from avalanche_ext.buffers import HerdingBuffer
 from avalanche_ext.models import CosineClassifier, FeatureClassifier
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
+    BDRPlugin,
+    CwDPlugin,
     ExemplarReplayPlugin,
     ImprintingPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
 )
-from avalanche_ext.strategies import LUCIR
+from avalanche_ext.strategies import BDR, LUCIR
 
 N_CLASSES, N_EXPERIENCES, SIDE = 6, 3, 6
 
@@ -131,7 +133,28 @@ def _balanced_finetuning(**options: Any) -> Any:
     return naive_with(ExemplarReplayPlugin(buffer), tuning, **options)
 
 
+def _bdr(**options: Any) -> Any:
+    # with the cosine classifier as with any other, here one of fixed width
+    memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
+    return naive_with(memory, BDRPlugin(), model=toy_model(cosine=False), **options)
+
+
 SUBJECTS: dict[str, Callable[..., Any]] = {
+    "BDR": lambda **o: build(BDR, **{"exemplars_per_class": 5, **o}),
+    "BDR-everything": lambda **o: build(
+        BDR,
+        memory_size=20,
+        imprint=True,
+        balanced_finetuning_epochs=2,
+        cwd_experiences="all",
+        cwd_normalization="paper",
+        dispersion_weights="last_class",
+        normalize_features=True,
+        generator=torch.Generator().manual_seed(3),
+        **o,
+    ),
+    "BDRPlugin": _bdr,
+    "CwDPlugin": lambda **o: naive_with(CwDPlugin(experiences="all"), **o),
     "LUCIR": lambda **o: build(LUCIR, **{"exemplars_per_class": 5, **o}),
     "LUCIR-everything": lambda **o: build(
         LUCIR,
@@ -161,6 +184,7 @@ WEIGHTLESS: dict[str, Callable[..., Any]] = {
     "LUCIRPlugin": lambda **o: naive_with(
         LUCIRPlugin(distillation_weight=0.0, margin_weight=0.0), **o
     ),
+    "CwDPlugin": lambda **o: naive_with(CwDPlugin(0.0, experiences="all"), **o),
     "MemoryResidentPlugin-False": lambda **o: naive_with(
         MemoryResidentPlugin(memory_resident=False), **o
     ),

@@ -30,9 +30,6 @@ HERE = Path(__file__).parent
 
 #: Files no test uses, each with the reason; printed at the end of a run.
 UNUSED = {
-    ("bdr_cwd", "cwd_*"): "CwD is not part of the package yet",
-    ("bdr_cwd", "bdr_*"): "BDR is not part of the package yet",
-    ("bdr_cwd", "e2e_cwd_bdr*"): "CwD and BDR are not part of the package yet",
     ("ewc_fr_replay", "*"): "EWC+FR+Replay is not part of the package yet",
     ("ar1star", "*"): "AR1* is not part of the package yet",
     ("rerelrp", "*"): "ReReLRP is not part of the package yet",

@@ -52,7 +52,7 @@ def class_statistics(
     divisor = counts.clamp_min(1)
     means = sums / divisor[:, None]
     # never E|f|^2 - |mu|^2, which cancels
-    squares = (f - means[positions]).square().sum(1)
+    squares = means.index_select(0, positions).sub_(f).square_().sum(1)
     dispersions = f.new_zeros(n_classes).index_add_(0, positions, squares) / divisor
     return ClassStatistics(counts, means, dispersions)
 
@@ -107,4 +107,5 @@ def is_finite(statistics: ClassStatistics) -> Tensor:
     Returns:
         bool, ``(K,)``; True for classes without samples.
     """
-    return statistics.means.isfinite().all(1) & statistics.dispersions.isfinite()
+    # such a feature is nan or infinite away from its mean too, also if it is alone
+    return statistics.dispersions.isfinite()

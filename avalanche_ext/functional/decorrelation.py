@@ -123,7 +123,9 @@ def _by_classes(
     for label in torch.unique(targets[weight > 0]):
         rows = targets == label
         f = features[rows]
-        q = (f - f.mean(0)) / (f.var(0) + eps).sqrt()
+        centred = f - f.mean(0)
+        variance = centred.square().sum(0) / max(1, len(f) - 1)
+        q = centred / (variance + eps).sqrt()
         product = q @ q.T if len(f) < f.shape[1] else q.T @ q
         squares = product.square().sum()
         if not diagonal:

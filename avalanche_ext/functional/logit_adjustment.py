@@ -179,10 +179,11 @@ def update_adjustment(
     finite = is_finite(batch)
     b = torch.where(finite, batch.counts, 0)
     w = b / (state.counts + b).clamp_min(1)
-    gap = torch.where(finite[:, None], batch.means - state.means, 0)
-    means = state.means + w[:, None] * gap
+    gap = batch.means - state.means
+    means = torch.addcmul(state.means, w[:, None], gap)
+    means = torch.where(finite[:, None], means, state.means)
     # about the new mean: the distance between the two means is (1 - w) * gap
-    d = batch.dispersions + ((1 - w[:, None]) * gap).square().sum(1)
+    d = batch.dispersions + (1 - w).square() * gap.square().sum(1)
     wd = w if last is None else w[last]
     old = state.dispersions
     mixed = torch.where(old > TINY, (1 - wd) * old + wd * d, d)

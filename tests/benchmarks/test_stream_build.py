@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("fake_files")
             {"first_experience_classes": 4, "n_experiences": 5},
             "is 5.*6 classes equally after the first 4; wanted one of 2, 3, 4, 7",
         ),
+        ("split_digits", {"images_per_class": 0}, "images_per_class is 0; wanted"),
         ("split_digits", {"seed": -1}, "is -1; wanted an integer in 0-"),
         ("split_digits", {"seed": None}, "is None; wanted an integer in 0-"),
         ("split_digits", {"image_size": 9}, "image_size is 9; wanted none"),

@@ -182,3 +182,25 @@ def test_task_labels_number_the_experiences(name, data):
     assert [e.task_label for e in with_labels.train_stream] == list(range(n))
     without = make_stream(name, dataset_root=root)
     assert [e.task_label for e in without.test_stream] == n * [0]
+
+
+@pytest.mark.parametrize("task_labels", [False, True])
+@pytest.mark.parametrize("name", ["split_digits", "split_cifar10"])
+def test_training_may_be_cut_to_some_images_of_each_class(name, task_labels, data):
+    options = {
+        "class_order": "natural",
+        "task_labels": task_labels,
+        "dataset_root": data(name),
+    }
+    whole, few = (make_stream(name, images_per_class=n, **options) for n in (None, 2))
+    assert classes(few) == classes(whole)
+    for ours, theirs in zip(few.train_stream, whole.train_stream):
+        targets = list(theirs.dataset.targets)
+        wanted = [i for i, y in enumerate(targets) if targets[:i].count(y) < 2]
+        assert list(ours.dataset.targets) == [targets[i] for i in wanted]
+        assert torch.equal(
+            ours.dataset.eval()[0][0], theirs.dataset.eval()[wanted[0]][0]
+        )
+        assert ours.task_labels == theirs.task_labels
+    for ours, theirs in zip(few.test_stream, whole.test_stream):
+        assert len(ours.dataset) == len(theirs.dataset)

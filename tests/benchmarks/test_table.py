@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.table import METRICS, make_rows, print_table
+from benchmarks.table import METRICS, make_rows, print_table, told_apart
 from benchmarks.targets import Target, read_targets
 
 TARGET = Target(
@@ -89,6 +89,7 @@ def test_only_the_whole_protocol_stands_beside_the_papers_figure(
     ("changes", "text"),
     [
         ({"smoke": True, "changed": ["lr"]}, "scaled down"),
+        ({"options": {"images_per_class": 100}}, "scaled down"),
         ({"changed": ["lr"]}, "other options: lr=0.1"),
         ({"finished": False, "experiences_finished": 2}, "unfinished: 2 of 6"),
         ({"test_images": [5000]}, "no target"),
@@ -102,6 +103,34 @@ def test_what_is_no_reproduction_is_named(changes, text):
 def test_runs_with_unlike_options_are_never_averaged():
     other = run(options={"n_experiences": 6, "lr": 0.2}, changed=["lr"])
     assert len(make_rows([run(), other, run(smoke=True)], [TARGET])) == 3
+
+
+def test_rows_of_one_recipe_say_in_which_options_they_differ(tmp_path, capsys):
+    runs = [
+        run(options={"bdr": True, "lr": 0.1}),
+        run(options={"bdr": False, "lr": 0.1}),
+        run(recipe="naive", options={"lr": 0.5}),
+    ]
+    rows = make_rows(runs, [])
+    assert [told_apart(row, rows) for row in rows] == [["bdr=True"], ["bdr=False"], []]
+    for i, record in enumerate(runs):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "run.json").write_text(json.dumps(record))
+    print_table([tmp_path])
+    printed = capsys.readouterr().out
+    assert "bdr=True; 20 exemplars" in printed and "bdr=False; 20 exemp" in printed
+
+
+def test_a_note_stands_in_the_head_and_keeps_rows_apart(tmp_path, capsys):
+    for i, note in enumerate(("", "other images")):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "run.json").write_text(json.dumps(run(note=note)))
+    print_table([tmp_path])
+    heads = [x for x in capsys.readouterr().out.splitlines() if "6 experiences" in x]
+    assert [head.strip() for head in heads] == [
+        "split_cifar100, 6 experiences",
+        "split_cifar100, 6 experiences; other images",
+    ]
 
 
 def test_each_of_several_figures_is_compared():

@@ -2,114 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 
 import pytest
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import Naive
 from cases import APIS, build, toy_benchmark, toy_model
 from contract import assert_equal, run, weights
 from torch import nn
 from torch.testing import assert_close
-from torch.utils.data import TensorDataset
+from whole_experiences import assert_whole_experiences_agree, without_replay
 
 from avalanche_ext.models import (
     CifarResNet,
     CosineClassifier,
     FeatureClassifier,
 )
-from avalanche_ext.plugins import ExemplarReplayPlugin, LUCIRPlugin
+from avalanche_ext.plugins import LUCIRPlugin
 from avalanche_ext.strategies import LUCIR
-
-
-class Recorder(SupervisedPlugin):
-    """Sets the authors' initial prototypes and notes each step's loss."""
-
-    def __init__(self, golden):
-        super().__init__()
-        self.golden, self.losses = golden, []
-
-    def before_training_exp(self, strategy, **kwargs):
-        i = strategy.clock.train_exp_counter
-        prototypes = strategy.model.train_classifier.prototypes[-1]
-        prototypes.data.copy_(self.golden[f"t{i}_head_init"])
-
-    def after_backward(self, strategy, **kwargs):
-        self.losses.append(strategy.loss.item())
-
-
-def experiences_of(golden, n):
-    datasets = []
-    for i in range(n):
-        data = TensorDataset(golden[f"t{i}_x"], golden[f"t{i}_y"])
-        data.targets = golden[f"t{i}_y"].tolist()
-        datasets.append(as_classification_dataset(data))
-    return benchmark_from_datasets(train=datasets).train_stream
-
-
-def without_replay(strategy):
-    replay = next(p for p in strategy.plugins if isinstance(p, ExemplarReplayPlugin))
-    strategy.plugins.remove(replay)
 
 
 @pytest.mark.golden("bdr_cwd", "e2e_lucir_only*.npz")
 def test_whole_experiences_agree_with_the_authors(golden):
-    n_in, width, size = (
-        golden["t0_x"].shape[1],
-        len(golden["init__l1__bias"]),
-        len(golden["init__l2__bias"]),
-    )
-    names = ("l1", "bn", "relu", "l2")
-    layers = (
-        nn.Linear(n_in, width),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Linear(width, size),
-    )
-    extractor = nn.Sequential(OrderedDict(zip(names, layers)))
-    init = {k: v for k, v in golden.items() if k.startswith("init__")}
-    extractor.load_state_dict(
-        {k[6:].replace("__", "."): torch.as_tensor(v) for k, v in init.items()}
-    )
-    model = FeatureClassifier(extractor, CosineClassifier(size))
-    recorder = Recorder(golden)
-    strategy = LUCIR(
-        model=model,
-        optimizer=torch.optim.SGD(
-            model.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4
-        ),
-        distillation_weight=golden["lamb"],
-        train_mb_size=golden["batch_size"],
-        train_epochs=golden["epochs"],
-        plugins=[recorder],
-        evaluator=None,
-    )
-    # the authors' data of each experience hold the replayed samples already
-    without_replay(strategy)
-    n = len(golden["sizes"])
-    for i, experience in enumerate(experiences_of(golden, n)):
-        rate = golden["lr"] if i else golden["first_task_lr"]
-        strategy.optimizer.param_groups[0]["lr"] = rate
-        recorder.losses.clear()
-        strategy.train(experience, shuffle=False)
-        steps = golden[f"t{i}_criterion_per_step"].double()
-        losses = torch.tensor(recorder.losses, dtype=torch.double)
-        assert_close(losses, steps, rtol=1e-5, atol=1e-5)
-        ours = {f"model.{k}": v for k, v in extractor.state_dict().items()}
-        for k, prototypes in enumerate(model.train_classifier.prototypes):
-            ours[f"heads.{k}.weight"] = prototypes.data
-        ours[f"heads.{i}.sigma"] = model.train_classifier.scale.data[None]
-        wanted = {k: v for k, v in golden.items() if k.startswith(f"t{i}_after__")}
-        assert wanted
-        for key, value in wanted.items():
-            name = key.split("__", 1)[1].replace("__", ".")
-            assert_close(ours[name], torch.as_tensor(value), rtol=0, atol=1e-5)
-    model.eval()
-    assert_close(model(golden["test_x"]), golden["test_logits"], rtol=0, atol=1e-5)
+    assert_whole_experiences_agree(LUCIR, golden)
 
 
 @pytest.mark.parametrize("api", APIS)

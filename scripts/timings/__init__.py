@@ -1,0 +1,1 @@
+"""The figures of ``timing.py``, one module a part of the package."""
