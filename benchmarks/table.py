@@ -93,12 +93,13 @@ def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list
     Returns:
         A row for each group.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(json.dumps([run.get(name) for name in SAME]), []).append(run)
+        group = groups.setdefault(json.dumps([run.get(name) for name in SAME]), {})
+        group.setdefault(run["seed"], run)  # a copied folder is no second run
+    rows = [list(group.values()) for group in groups.values()]
     return [
-        Row(runs=group, targets=[t for t in targets if t.fits(group[0])])
-        for group in groups.values()
+        Row(runs=row, targets=[t for t in targets if t.fits(row[0])]) for row in rows
     ]
 
 
@@ -140,6 +141,10 @@ def told_apart(row: Row, rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _details(row: Row, rows: Sequence[Row]) -> str:
+    return "; ".join([*told_apart(row, rows), row.runs[0]["memory"]])
+
+
 def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     """Lay out the rows of one setting.
 
@@ -151,10 +156,13 @@ def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     Returns:
         A table for a terminal.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     # as narrow as it can be: it should fit into 80 columns
-    table = Table(title=setting, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        title=escape(setting), title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
     table.add_column("recipe")
     for head in ("seeds", *METRICS.values(), "minutes", "paper"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -162,7 +170,7 @@ def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     for row in rows:
         run, verdicts = row.runs[0], row.verdicts()
         table.add_row(
-            f"{run['recipe']}\n[dim]{'; '.join([*told_apart(row, rows), run['memory']])}[/]",
+            f"{run['recipe']}\n[dim]{escape(_details(row, rows))}[/]",
             str(len(row.runs)),
             *(spread(row.percent(metric)) for metric in METRICS),
             f"{mean(run['minutes'] for run in row.runs):.2f}",

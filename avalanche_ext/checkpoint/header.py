@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from avalanche.benchmarks import CLExperience
 from avalanche.models import DynamicModule
 from torch import nn
@@ -43,20 +45,36 @@ def _arguments(plugins: Iterable[Any]) -> dict[str, Any]:
 
     Those that the object's own state holds may have changed since, and are left out.
     """
-    found = {}
+    found: dict[str, Any] = {}
+    met: dict[str, int] = {}
     for part in plugins:
         kind = type(part)
         if kind.__module__.split(".")[0] != "avalanche_ext":
             continue
         state = part.state_dict() if hasattr(part, "state_dict") else {}
+        number = met[kind.__name__] = met.get(kind.__name__, 0) + 1
+        title = f"{kind.__name__}[{number}]" if number > 1 else kind.__name__
         for name in inspect.signature(kind).parameters:
-            value = getattr(part, name, part)
+            value = _plain(getattr(part, name, part))
             if isinstance(value, (bool, int, float, str, tuple, type(None))):
                 if name not in state:
-                    found[f"{kind.__name__}.{name}"] = value
+                    found[f"{title}.{name}"] = value
             elif value is not part:
                 found |= _arguments([value])
     return found
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, which every file can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return _plain(tuple(value.tolist()))
+    if isinstance(value, Fraction):
+        return float(value)
+    if type(value) is tuple:
+        return tuple(_plain(item) for item in value)
+    return value
 
 
 def _fixed_parameters(model: nn.Module) -> dict[str, list[int]]:

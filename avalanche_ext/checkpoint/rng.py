@@ -77,11 +77,23 @@ def set_global_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """The generators that a loader and its samplers draw from, besides the global."""
+    batches = getattr(loader, "batch_sampler", None)
+    parts = (
+        loader,
+        getattr(loader, "sampler", None),
+        getattr(batches, "sampler", None),
+    )
+    found = (getattr(part, "generator", None) for part in parts)
+    return [g for g in found if isinstance(g, torch.Generator)]
+
+
 @contextmanager
-def random_state_kept(*generators: torch.Generator | None) -> Iterator[None]:
+def random_state_kept(*generators: torch.Generator) -> Iterator[None]:
     """Put all global generators back at the end, and those given."""
     found = global_state()
-    states = [(own, own.get_state()) for own in generators if own is not None]
+    states = [(own, own.get_state()) for own in generators]
     try:
         yield
     finally:

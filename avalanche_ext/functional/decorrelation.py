@@ -46,7 +46,7 @@ def decorrelation_loss(
         normalization: ``"code"`` as published, to which the published coefficients
             belong; ``"paper"`` as printed.
         reject_threshold: Classes with so many images or fewer are left out; >= 1.
-        eps: Added to each variance, > 0 against constant features.
+        eps: Added to each variance, > 0: features may be constant.
 
     Returns:
         Scalar >= 0; 0, and still part of the graph, if no class is kept.
@@ -66,6 +66,8 @@ def decorrelation_loss(
     require_choice(("code", "paper"), normalization=normalization)
     require_whole(1, reject_threshold=reject_threshold)
     require_real(0, eps=eps)
+    if eps == 0:
+        raise ValueError("eps is 0; wanted a number above 0")
     if features.ndim != 2 or features.shape[1] < 2:
         shape = tuple(features.shape)
         raise ValueError(f"features of shape {shape}; wanted (B, D) with D >= 2")
@@ -119,7 +121,7 @@ def _by_classes(
     diagonal: bool,
 ) -> Tensor:
     """The same, one class after the other, from the smaller of the two products."""
-    total = features.sum() * 0
+    total = features[weight > 0].sum() * 0  # a rejected class may hold nan
     for label in torch.unique(targets[weight > 0]):
         rows = targets == label
         f = features[rows]

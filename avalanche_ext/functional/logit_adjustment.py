@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from avalanche_ext._checks import require_choice, require_fraction, require_real
 from avalanche_ext.functional.class_statistics import ClassStatistics, is_finite
 
 DispersionWeights = Literal["per_class", "last_class"]
@@ -65,7 +66,7 @@ def compactness(dispersions: Tensor, seen: Tensor) -> Tensor:
     n_usable = usable.sum()
     neutral = torch.where(n_usable > 0, inverse.sum() / n_usable.clamp_min(1), 1)
     inverse = torch.where(seen & ~usable, neutral, inverse)
-    return inverse / inverse.sum()
+    return inverse / inverse.sum().clamp_min(TINY)
 
 
 def log_prior(
@@ -87,12 +88,19 @@ def log_prior(
         seen: Classes that have been met, bool, ``(K,)``.
         m: Weight of the frequency in ``[0, 1]``; 1 and ``tro`` 1 give balanced softmax.
         tro: Exponent, >= 0.
-        absent: What classes not met get: ``"mask"``, :math:`\log 10^{-12}`, which
-            takes them out of the softmax, or ``"ignore"``, 0.
+        absent: What classes not met get: ``"mask"``, :math:`\log 10^{-12} = -27.6`,
+            which takes them out of the softmax (unless their logit is as much above
+            the others), or ``"ignore"``, 0.
 
     Returns:
         :math:`\pi`, ``(K,)``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
     """
+    require_fraction(m=m)
+    require_real(0, tro=tro)
+    require_choice(("mask", "ignore"), absent=absent)
     mixed = (m * prior + (1 - m) * compactness(dispersions, seen)) ** tro
     return torch.where(seen, (mixed + TINY).log(), absent_offset(absent))
 

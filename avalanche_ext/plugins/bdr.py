@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ext._checks import require_choice, require_fraction, require_real
-from avalanche_ext._criteria import require_softmax_cross_entropy
+from avalanche_ext._criteria import (
+    CriterionOfBatch,
+    require_softmax_cross_entropy,
+)
 from avalanche_ext._ranks import n_ranks
-from avalanche_ext.checkpoint.rng import random_state_kept
+from avalanche_ext.checkpoint.rng import generators_of, random_state_kept
 from avalanche_ext.functional.class_statistics import is_finite
 from avalanche_ext.functional.logit_adjustment import (
     Absent,
@@ -28,7 +29,9 @@ from avalanche_ext.functional.logit_adjustment import (
 )
 from avalanche_ext.functional.precision import at_least_float32
 from avalanche_ext.models.class_statistics import (
+    CountSource,
     batch_statistics,
+    class_counts,
     data_statistics,
     require_finite,
     require_spread,
@@ -107,7 +110,7 @@ class BDRPlugin(SupervisedPlugin):
         dispersion_weights: DispersionWeights = "per_class",
         absent: Absent = "mask",
         zero_dispersion: Literal["neutral", "raise"] = "neutral",
-        psi_source: Literal["auto", "targets", "loader"] = "auto",
+        psi_source: CountSource = "auto",
         normalize_features: bool = False,
     ) -> None:
         super().__init__()
@@ -118,12 +121,10 @@ class BDRPlugin(SupervisedPlugin):
         )
         require_choice(get_args(Absent), absent=absent)
         require_choice(("neutral", "raise"), zero_dispersion=zero_dispersion)
-        require_choice(("auto", "targets", "loader"), psi_source=psi_source)
+        require_choice(get_args(CountSource), psi_source=psi_source)
         require_choice((True, False), normalize_features=normalize_features)
-        self.m1 = m1
-        self.m2 = m2
-        self.momentum = momentum
-        self.tro = tro
+        self.m1, self.m2 = float(m1), float(m2)
+        self.momentum, self.tro = float(momentum), float(tro)
         self.dispersion_weights = dispersion_weights
         self.absent = absent
         self.zero_dispersion = zero_dispersion
@@ -133,13 +134,23 @@ class BDRPlugin(SupervisedPlugin):
         self.classes: Any = None
         self.met: set[int] = set()
         self._warned = False
-        self._unused = False  # whether the criterion replaced was not called yet
+        self._criterion = CriterionOfBatch("BDR", self._adjusted)
         self._broken: Any = None  # classes whose features were not finite
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a criterion or a model that does not fit, before any work."""
-        require_softmax_cross_entropy(strategy._criterion)
+        self._criterion.take_out(strategy)  # if an error left it there
+        criterion = strategy._criterion
+        require_softmax_cross_entropy(criterion)
         require_features(strategy.model)
+        if sum(isinstance(plugin, BDRPlugin) for plugin in strategy.plugins) > 1:
+            raise ValueError("plugins hold more than one BDRPlugin; wanted one")
+        smoothing = getattr(criterion, "label_smoothing", 0.0)
+        if smoothing and self.absent == "mask":
+            raise ValueError(
+                f"the criterion has label_smoothing={smoothing}, which would raise the "
+                "logits of masked classes; wanted 0, or absent='ignore'"
+            )
         if self.dispersion_weights == "last_class" and n_ranks() > 1:
             raise ValueError(
                 f"dispersion_weights is 'last_class' in {n_ranks()} processes; wanted "
@@ -150,12 +161,17 @@ class BDRPlugin(SupervisedPlugin):
         """Forget the last experience's statistics."""
         self.adjustment = None
         self._broken = None
+        self._criterion.n_calls = 0
+
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the offsets out of the criterion, if an error left them there."""
+        self._criterion.take_out(strategy)
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Measure the classes: now all plugins have had their say on the loader."""
         if self.adjustment is None and strategy.clock.train_exp_counter:
             loader = strategy.dataloader
-            with random_state_kept(getattr(loader, "generator", None)):
+            with random_state_kept(*generators_of(loader)):
                 self.classes, data = data_statistics(
                     strategy.model,
                     loader,
@@ -168,7 +184,13 @@ class BDRPlugin(SupervisedPlugin):
                 require_spread(self.classes, data)
             self.adjustment = start_adjustment(
                 data,
-                self._counts(strategy, data.counts),
+                class_counts(
+                    strategy.model,
+                    strategy.adapted_dataset.targets,
+                    self.classes,
+                    data.counts,
+                    self.psi_source,
+                ),
                 m=self.m1,
                 tro=self.tro,
                 absent=self.absent,
@@ -179,17 +201,12 @@ class BDRPlugin(SupervisedPlugin):
         """Follow the batch; let the next call of the criterion see the offsets."""
         if self.adjustment is not None:
             self._follow(strategy, self.adjustment)
-        self._unused = True
-        strategy._criterion = partial(self._adjusted, strategy, strategy._criterion)
+        self._criterion.put_in(strategy)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a strategy whose loss does not come from its criterion."""
-        if self._unused:
-            strategy._criterion = strategy._criterion.args[-1]
-            raise ValueError(
-                f"{type(strategy).__name__} computed its loss without calling its "
-                "criterion; wanted one that does, for BDR to adjust"
-            )
+        """Put the criterion back; refuse a strategy that did not call it."""
+        self._criterion.take_out(strategy)
+        self._criterion.require_called(strategy)
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Report features that were not finite."""
@@ -197,7 +214,8 @@ class BDRPlugin(SupervisedPlugin):
             require_finite(self.classes, self._broken)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Note which classes have been met."""
+        """Note which classes have been met; refuse a loop without the callbacks."""
+        self._criterion.require_called(strategy)
         self.met.update(classes_in(strategy.experience))
 
     def offsets(self, logits: Tensor) -> Tensor:
@@ -210,19 +228,14 @@ class BDRPlugin(SupervisedPlugin):
             :math:`\pi` by class id, in the logits' precision or float32, ``(W,)``; 0
             in the first experience.
         """
-        width = logits.shape[1]
-        precise = at_least_float32(logits)
+        precise, width = at_least_float32(logits), logits.shape[1]
         if self.adjustment is None:
             return precise.new_zeros(width)
         row = precise.new_full((width,), absent_offset(self.absent))
         return row.index_copy(0, self.classes, self.adjustment.offsets.to(row.dtype))
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics and the classes met.
-
-        Returns:
-            Tensors by name, and a list.
-        """
+        """The statistics by name, and the classes met."""
         rows = self.adjustment._asdict() if self.adjustment else {}
         return {"adjustment": rows, "classes": self.classes, "met": sorted(self.met)}
 
@@ -241,18 +254,10 @@ class BDRPlugin(SupervisedPlugin):
         self.met = set(state["met"])
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes of the statistics.
-
-        Returns:
-            ``{"class_statistics": bytes}``.
-        """
+        """Bytes of the statistics, as ``{"class_statistics": bytes}``."""
         return {"class_statistics": sum(t.nbytes for t in self.adjustment or ())}
 
-    def _adjusted(
-        self, strategy: Any, criterion: Any, logits: Tensor, targets: Tensor
-    ) -> Tensor:
-        """Loss of one batch; the criterion is back before it is called."""
-        strategy._criterion, self._unused = criterion, False
+    def _adjusted(self, criterion: Any, logits: Tensor, targets: Tensor) -> Tensor:
         if self.adjustment is not None:
             logits = at_least_float32(logits) + self.offsets(logits)
         loss: Tensor = criterion(logits, targets)
@@ -261,15 +266,13 @@ class BDRPlugin(SupervisedPlugin):
     def _follow(self, strategy: Any, state: LogitAdjustment) -> None:
         """Update the statistics with the batch."""
         n_classes = len(state.counts)
+        model, targets = strategy.model, strategy.mb_y
         batch = batch_statistics(
-            strategy.model,
-            strategy.mb_y,
-            n_classes,
-            unit_length=self.normalize_features,
+            model, targets, n_classes, unit_length=self.normalize_features
         )
         last = None
         if self.dispersion_weights == "last_class":
-            last = last_class(rows_of(strategy.model, strategy.mb_y), n_classes)
+            last = last_class(rows_of(model, targets), n_classes)
         self.adjustment = update_adjustment(
             state,
             batch,
@@ -282,16 +285,6 @@ class BDRPlugin(SupervisedPlugin):
         self._broken |= ~is_finite(batch)
         if self._broken.device.type == "cpu":  # elsewhere, to look would be to wait
             require_finite(self.classes, self._broken)
-
-    def _counts(self, strategy: Any, delivered: Tensor) -> Tensor | None:
-        """Samples of each class, if not those delivered."""
-        if self.psi_source == "loader":
-            return None
-        targets = torch.tensor(list(strategy.adapted_dataset.targets))
-        rows = rows_of(strategy.model, targets.to(delivered.device))
-        counts = rows.bincount(minlength=len(delivered)).to(delivered)
-        whole = self.psi_source == "targets" or bool((delivered <= counts).all())
-        return counts if whole else None
 
     def _warn_of_absent(self, state: LogitAdjustment) -> None:
         absent = self.met - set(self.classes[state.seen].tolist())

@@ -27,15 +27,15 @@ class CwDPlugin(SupervisedPlugin):
     The model must expose its features, see `FeatureClassifier`. Over several processes
     the features are gathered; their batches must have the same size.
 
-    Callbacks: before each backward pass the term is added to ``strategy.loss``. Changes
-    nothing else; keeps nothing.
+    Callbacks: after each forward pass the features are noted, before the backward pass
+    the term is added to ``strategy.loss``. Changes nothing else; keeps nothing.
 
     Args:
         coef: Weight of the term, >= 0; published: 0.5 for CIFAR-100, 0.75 for
             ImageNet-Subset, 1.5 for ImageNet, all for ``normalization="code"``.
         normalization: See `decorrelation_loss`.
         reject_threshold: See `decorrelation_loss`.
-        eps: See `decorrelation_loss`.
+        eps: See `decorrelation_loss`, > 0.
         experiences: ``"first"`` as published, ``"all"``, or numbers of experiences in
             the order of training, counted from 0.
 
@@ -62,6 +62,10 @@ class CwDPlugin(SupervisedPlugin):
     ) -> None:
         super().__init__()
         require_real(0, coef=coef, eps=eps)
+        if eps == 0:
+            raise ValueError(
+                "eps is 0; wanted a number above 0: features may be constant"
+            )
         require_choice(get_args(Normalization), normalization=normalization)
         require_whole(1, reject_threshold=reject_threshold)
         if isinstance(experiences, str) or not isinstance(experiences, Collection):
@@ -69,25 +73,40 @@ class CwDPlugin(SupervisedPlugin):
         else:
             numbers = {f"experiences[{i}]": e for i, e in enumerate(experiences)}
             require_whole(0, **numbers)
-        self.coef = coef
+        self.coef = float(coef)
         self.normalization = normalization
         self.reject_threshold = reject_threshold
-        self.eps = eps
+        self.eps = float(eps)
         self.experiences = (
-            experiences if isinstance(experiences, str) else tuple(experiences)
+            experiences
+            if isinstance(experiences, str)
+            else tuple(map(int, experiences))
         )
+        self._batch: Any = None
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model without features."""
         require_features(strategy.model)
 
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the features: other plugins may run the model once more."""
+        features, targets = strategy.model.features, strategy.mb_y
+        if features is None or len(features) != len(targets):
+            shape = getattr(features, "shape", None)
+            raise ValueError(
+                f"model.features has shape {shape and tuple(shape)} after a batch of "
+                f"{len(targets)}; wanted the features of that batch"
+            )
+        self._batch = features, targets
+
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the term of the batch to the loss."""
+        (features, targets), self._batch = self._batch, None
         if self.coef and self._applies_to(strategy.clock.train_exp_counter):
-            features = normalize(at_least_float32(strategy.model.features), dim=1)
+            features = normalize(at_least_float32(features), dim=1)
             strategy.loss += self.coef * decorrelation_loss(
                 rows_of_all_ranks(features),
-                rows_of_all_ranks(strategy.mb_y),
+                rows_of_all_ranks(targets),
                 normalization=self.normalization,
                 reject_threshold=self.reject_threshold,
                 eps=self.eps,

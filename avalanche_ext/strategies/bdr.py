@@ -9,10 +9,11 @@ from avalanche.core import BasePlugin
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_ext._checks import require_choice
+from avalanche_ext._checks import require_choice, require_real
 from avalanche_ext._criteria import require_softmax_cross_entropy
 from avalanche_ext.functional.decorrelation import Normalization
 from avalanche_ext.functional.logit_adjustment import Absent, DispersionWeights
+from avalanche_ext.models.class_statistics import CountSource
 from avalanche_ext.plugins.bdr import BDRPlugin
 from avalanche_ext.plugins.cwd import CwDPlugin
 from avalanche_ext.strategies._template import refuse_own_plugins
@@ -74,12 +75,13 @@ class BDR(LUCIR):
         dispersion_weights: DispersionWeights = "per_class",
         absent: Absent = "mask",
         zero_dispersion: Literal["neutral", "raise"] = "neutral",
-        psi_source: Literal["auto", "targets", "loader"] = "auto",
+        psi_source: CountSource = "auto",
         normalize_features: bool = False,
         plugins: Sequence[BasePlugin] | None = None,
         **lucir: Any,
     ) -> None:
         require_choice((True, False), cwd=cwd, bdr=bdr)
+        require_real(0, cwd_coef=cwd_coef)
         decorrelation = CwDPlugin(
             cwd_coef, normalization=cwd_normalization, experiences=cwd_experiences
         )

@@ -15,6 +15,7 @@ SMOKE = {
     "first_experience_classes": None,
     "class_order": None,
     "images_per_class": None,
+    "network": "small_cnn",
     "train_epochs": 1,
     "milestones": (),
 }

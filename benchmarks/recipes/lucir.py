@@ -16,6 +16,7 @@ from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 
 SMOKE = {
     "stream": "split_digits",
+    "network": "small_cnn",
     "n_experiences": None,
     "first_experience_classes": None,
     "class_order": None,

@@ -55,6 +55,11 @@ def test_mean_over_seeds_decides():
     assert verdicts(runs[0]) == [("differs: -1.4", TARGET)]
 
 
+def test_a_copied_folder_is_no_second_run():
+    [row] = make_rows([run(0.62), run(0.62), run(0.64, seed=1)], [])
+    assert [record["seed"] for record in row.runs] == [0, 1]
+
+
 @pytest.mark.parametrize("average", [0.623, 0.645])
 def test_figure_more_than_a_point_away_differs_in_both_directions(average):
     [(text, _)] = verdicts(run(average))
@@ -122,14 +127,14 @@ def test_rows_of_one_recipe_say_in_which_options_they_differ(tmp_path, capsys):
 
 
 def test_a_note_stands_in_the_head_and_keeps_rows_apart(tmp_path, capsys):
-    for i, note in enumerate(("", "other images")):
+    for i, note in enumerate(("", "other [/b] images")):
         (tmp_path / str(i)).mkdir()
         (tmp_path / str(i) / "run.json").write_text(json.dumps(run(note=note)))
     print_table([tmp_path])
     heads = [x for x in capsys.readouterr().out.splitlines() if "6 experiences" in x]
     assert [head.strip() for head in heads] == [
         "split_cifar100, 6 experiences",
-        "split_cifar100, 6 experiences; other images",
+        "split_cifar100, 6 experiences; other [/b] images",
     ]
 
 

@@ -10,16 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from avalanche.training.plugins import AGEMPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
-from cases import SUBJECTS, toy_benchmark, toy_model
+from cases import SUBJECTS, naive_with, toy_benchmark, toy_model
 from checkpoint_subjects import Counted, counted
 from contract import assert_equal, weights
 from torch import nn, optim
 
 from avalanche_ext.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from avalanche_ext.plugins import CwDPlugin, LUCIRPlugin
 
 
 @pytest.fixture(scope="module")
@@ -320,3 +322,24 @@ def test_other_arguments_of_our_plugins_are_refused(saved, ours, message, tmp_pa
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path, SUBJECTS["LUCIR"](**ours), stream)
     load_checkpoint(path, SUBJECTS["LUCIR"](**saved), stream)
+
+
+def test_numbers_of_numpy_are_arguments_like_any_other(tmp_path):
+    def made(weight, coefs):
+        plugins = [LUCIRPlugin(distillation_weight=weight), *map(CwDPlugin, coefs)]
+        return naive_with(*plugins)
+
+    strategy, stream = made(np.float64(4), [0.5, 0.1]), toy_benchmark().train_stream
+    strategy.train(stream[0])
+    save_checkpoint(tmp_path / "c.pt", strategy, stream)
+    load_checkpoint(tmp_path / "c.pt", made(4.0, [0.5, 0.1]), stream)
+    for ours, message in (
+        (
+            made(np.float32(3), [0.5, 0.1]),
+            "distillation_weight = 4.0; this run has 3.0",
+        ),
+        (made(4.0, [0.7, 0.1]), "CwDPlugin.coef = 0.5; this run has 0.7"),
+        (made(4.0, [0.5, 0.2]), r"CwDPlugin\[2\].coef = 0.1; this run has 0.2"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(tmp_path / "c.pt", ours, stream)

@@ -214,3 +214,17 @@ def test_statistics_are_float64_where_the_features_are():
     state = start_adjustment(class_statistics(x, torch.arange(6) % 2, 2))
     new = update_adjustment(state, class_statistics(x, torch.arange(6) % 2, 2))
     assert {t.dtype for t in new} == {F64, torch.bool}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"m": 7}, "m is 7; wanted a number from 0 to 1"),
+        ({"tro": -1}, "tro is -1"),
+        ({"absent": "typo"}, "'typo'; wanted one of 'mask', 'ignore'"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    data = class_statistics(torch.randn(4, 2), torch.arange(4) % 2, 2)
+    with pytest.raises(ValueError, match=message):
+        start_adjustment(data, **options)

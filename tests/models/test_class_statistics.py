@@ -75,3 +75,21 @@ def test_a_loader_without_batches_is_refused():
     model = FeatureClassifier(nn.Linear(6, 4), nn.Linear(4, 5))
     with pytest.raises(ValueError, match="delivers no batch"):
         data_statistics(model, [], CPU)
+
+
+def test_a_class_without_a_column_is_refused():
+    model = FeatureClassifier(nn.Linear(6, 4), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"hold classes \[2\].*has 2 columns"):
+        data_statistics(model, batches()[2], CPU)
+
+
+def test_class_ids_that_mean_another_class_in_each_task_are_refused():
+    model = WithTasks()
+    for experience in toy_benchmark("old_task_labels").train_stream[:2]:
+        model.heads.adaptation(experience)
+    x = torch.zeros(4, 1, 6, 6)
+    mixed = [(x, torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]))]
+    with pytest.raises(
+        ValueError, match="class 0 occurs under the task labels 0 and 1"
+    ):
+        data_statistics(model, mixed, CPU)

@@ -7,17 +7,11 @@ upload, gone in the release) is not here at all.
 
 from __future__ import annotations
 
-import random
-import warnings
-
-import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.losses import ICaRLLossPlugin, MaskedCrossEntropy
-from avalanche.training.plugins import ReplayPlugin
-from avalanche.training.supervised import Naive
-from cases import APIS, build, naive_with, toy_benchmark, toy_model
+from bdr_hosts import Watcher, replaying
+from cases import APIS, naive_with, toy_benchmark, toy_model
 from contract import assert_equal, run, weights
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
@@ -25,36 +19,8 @@ from torch.testing import assert_close
 
 from avalanche_ext.buffers import HerdingBuffer
 from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
-from avalanche_ext.functional.class_statistics import class_statistics
 from avalanche_ext.models import CosineClassifier, FeatureClassifier
-from avalanche_ext.plugins import BDRPlugin, ExemplarReplayPlugin, LUCIRPlugin
-
-MASKED = pytest.approx(-27.63, abs=0.01)
-
-
-class Watcher(SupervisedPlugin):
-    """Notes, by experience, losses, offsets and what plugins see."""
-
-    def __init__(self, plugin):
-        super().__init__()
-        self.plugin, self.losses, self.plain, self.offsets = plugin, {}, {}, {}
-
-    def before_backward(self, strategy, **kwargs):
-        i = strategy.clock.train_exp_counter
-        logits, targets = strategy.mb_output, strategy.mb_y
-        pi = self.plugin.offsets(logits)
-        adjusted = cross_entropy(logits + pi, targets).item()
-        assert strategy.loss.item() == pytest.approx(adjusted, rel=1e-6)
-        assert strategy.loss.dtype == torch.float32
-        self.losses.setdefault(i, []).append(adjusted)
-        self.plain.setdefault(i, []).append(cross_entropy(logits, targets).item())
-        self.offsets.setdefault(i, []).append(pi)
-
-
-def replaying(plugin, *others, cosine=True, **options):
-    memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
-    options.setdefault("model", toy_model(cosine))
-    return naive_with(memory, plugin, *others, **options)
+from avalanche_ext.plugins import BDRPlugin, ExemplarReplayPlugin
 
 
 @pytest.mark.parametrize("cosine", [True, False])
@@ -127,202 +93,6 @@ def test_two_exemplars_a_class_are_worth_more_with_bdr(cosine):
     assert accuracy(BDRPlugin()) > accuracy() + 0.1
 
 
-# Q4: absent classes, odd labels
-
-
-def odd_labels():
-    from avalanche.benchmarks import benchmark_from_datasets
-    from avalanche.benchmarks.utils import as_classification_dataset
-    from torch.utils.data import TensorDataset
-
-    sets, rng = [], torch.Generator().manual_seed(0)
-    for labels in ([17, 3], [42, 8], [3, 5]):  # 3 comes again, as an old class
-        y = torch.tensor(labels).repeat(12)
-        data = TensorDataset(
-            torch.randn(24, 1, 6, 6, generator=rng) + y[:, None, None, None] / 20, y
-        )
-        data.targets = y.tolist()
-        sets.append(as_classification_dataset(data))
-    return benchmark_from_datasets(train=sets).train_stream
-
-
-@pytest.mark.parametrize("width", [None, 50])
-def test_labels_need_not_be_numbered_from_zero(width):
-    model = toy_model()
-    if width:
-        model = FeatureClassifier(model.feature_extractor, nn.Linear(8, width))
-    plugin = BDRPlugin()
-    watcher = Watcher(plugin)
-    strategy = replaying(plugin, watcher, model=model)
-    for experience in odd_labels():
-        strategy.train(experience)
-    pi = watcher.offsets[2][0]
-    present = {3, 5, 8, 17, 42}
-    assert {i for i, value in enumerate(pi.tolist()) if value > -20} == present
-    if not width:
-        assert plugin.classes.tolist() == [3, 17, 8, 42, 5]
-
-
-@pytest.mark.parametrize(("absent", "offset"), [("mask", MASKED), ("ignore", 0)])
-def test_classes_without_data_are_masked_or_ignored_with_one_warning(absent, offset):
-    plugin = BDRPlugin(absent=absent)
-    watcher = Watcher(plugin)
-    strategy = naive_with(plugin, watcher)
-    fate = "masked" if absent == "mask" else "not adjusted"
-    with pytest.warns(UserWarning, match=rf"lack classes \[0, 1\].*{fate}") as record:
-        strategy.train(toy_benchmark().train_stream)
-    assert sum("lack classes" in str(w.message) for w in record) == 1
-    assert watcher.offsets[1][0][0].item() == offset
-    assert watcher.offsets[2][0][3].item() == offset
-    assert all(np.isfinite(watcher.losses[2]))
-
-
-def test_future_columns_of_a_fixed_classifier_cause_no_warning():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="the training data lack")
-        run(lambda **o: replaying(BDRPlugin(), cosine=False, **o))
-
-
-# Q5: no spread
-
-
-def test_one_exemplar_a_class_is_neutral_or_refused():
-    def make(**options):
-        memory = ExemplarReplayPlugin(HerdingBuffer(per_class=1))
-        return naive_with(memory, BDRPlugin(**options))
-
-    strategy, _ = run(make)
-    assert all(p.isfinite().all() for p in strategy.model.parameters())
-    with pytest.raises(ValueError, match=r"classes \[0, 1\] have no spread"):
-        run(lambda: make(zero_dispersion="raise"))
-
-
-# Q6: where the statistics come from, and what the pass over the data leaves behind
-
-
-def counts_of(plugin, *before, after=(), **options):
-    strategy = naive_with(*before, plugin, *after, **options)
-    torch.manual_seed(1)
-    strategy.train(toy_benchmark().train_stream[:2])
-    return plugin.adjustment
-
-
-def test_counts_are_those_of_data_and_exemplars():
-    memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
-    wanted = torch.tensor([5, 5, 24, 24], dtype=torch.double)
-    for source in ("auto", "targets", "loader"):
-        state = counts_of(BDRPlugin(psi_source=source), memory)
-        assert torch.equal(state.prior, wanted / 58)
-        memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_avalanche_s_replay_is_counted_as_delivered_whatever_the_order(first):
-    replay, plugin = ReplayPlugin(mem_size=10), BDRPlugin()
-    before, after = ((replay,), ()) if first else ((), (replay,))
-    state = counts_of(plugin, *before, after=after)
-    # its loader draws the 10 exemplars again and again
-    assert state.counts[:2].sum() > 20 and state.counts[2:].sum() == 48
-    assert_close(state.prior, state.counts / state.counts.sum())
-    only = BDRPlugin(psi_source="targets")
-    with pytest.warns(UserWarning, match=r"lack classes \[0, 1\]"):
-        state = counts_of(only, ReplayPlugin(mem_size=10))
-    assert state.prior[:2].tolist() == [0, 0]
-
-
-def test_dropped_last_batches_count_as_well():
-    memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5))
-    plugin = BDRPlugin()
-    strategy = naive_with(memory, plugin)
-    strategy.train(toy_benchmark().train_stream[:2], drop_last=True)
-    wanted = torch.tensor([5, 5, 24, 24], dtype=torch.double)
-    assert torch.equal(plugin.adjustment.prior, wanted / 58)
-
-
-def test_the_first_experience_is_not_passed_over():
-    passes = []
-
-    class Extractor(nn.Flatten):
-        def forward(self, x):
-            passes.append(self.training)
-            return super().forward(x)
-
-    model = FeatureClassifier(Extractor(), CosineClassifier(36))
-    strategy = replaying(BDRPlugin(), model=model, train_epochs=1)
-    strategy.plugins = [p for p in strategy.plugins if not hasattr(p, "buffer")]
-    stream = toy_benchmark().train_stream
-    strategy.train(stream[0])
-    assert passes == [True] * 3
-    passes.clear()
-    with pytest.warns(UserWarning, match="lack classes"):
-        strategy.train(stream[1])
-    assert passes == [False] * 3 + [True] * 3
-
-
-@pytest.mark.parametrize("own_generator", [True, False])
-def test_the_pass_leaves_generators_modes_and_buffers_alone(own_generator):
-    found = []
-
-    class Probe(SupervisedPlugin):
-        def __init__(self, where):
-            super().__init__()
-            self.where = where
-
-        def before_training_epoch(self, strategy, **kwargs):
-            norm = strategy.model.feature_extractor[2]
-            found.append(
-                {
-                    "torch": torch.get_rng_state(),
-                    "numpy": torch.tensor(np.random.get_state()[1].astype(np.int64)),
-                    "python": random.getstate(),
-                    "own": generator.get_state() if generator else None,
-                    "mean": norm.running_mean.clone(),
-                    "modes": [m.training for m in strategy.model.modules()],
-                }
-            )
-
-    generator = torch.Generator().manual_seed(5) if own_generator else None
-    memory = ExemplarReplayPlugin(HerdingBuffer(per_class=5), generator=generator)
-    # with several task labels the plugin makes the loader, with the generator
-    strategy = naive_with(
-        memory, Probe("before"), BDRPlugin(), Probe("after"), train_epochs=1
-    )
-    strategy.model.feature_extractor[2].eval()  # one module is frozen by the user
-    strategy.train(toy_benchmark("new_task_labels").train_stream)
-    for before, after in zip(found[::2], found[1::2]):
-        for key, value in before.items():
-            same = (
-                torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
-            )
-            assert same(after[key], value), key
-
-
-def test_start_is_that_of_a_pass_in_evaluation_mode():
-    plugin = BDRPlugin(momentum=1.0)
-    starts = []
-
-    class Grab(SupervisedPlugin):
-        def before_training_epoch(self, strategy, **kwargs):
-            if plugin.adjustment is None or strategy.clock.train_exp_epochs:
-                return
-            data = strategy.adapted_dataset
-            x = torch.stack([data[i][0] for i in range(len(data))])
-            y = torch.tensor(list(data.targets))
-            strategy.model.eval()
-            with torch.no_grad():
-                strategy.model(x)
-            strategy.model.train()
-            wanted = class_statistics(strategy.model.features, y, len(plugin.classes))
-            for ours, theirs in zip(plugin.adjustment, wanted):
-                assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-            starts.append(plugin.adjustment.offsets)
-
-    run(lambda **o: replaying(plugin, Grab(), **o), evaluations=0)
-    assert len(starts) == 2
-    # with momentum 1 the offsets never leave their start
-    assert torch.equal(plugin.adjustment.offsets, starts[-1])
-
-
 # Q7 to Q11
 
 
@@ -359,75 +129,6 @@ def test_an_extractor_that_returns_its_input_finds_it_unchanged():
     model = FeatureClassifier(AsIs(), CosineClassifier(36))
     run(lambda **o: replaying(BDRPlugin(), Inputs(), model=model, **o))
     assert inputs
-
-
-# hosts
-
-
-@pytest.mark.parametrize(
-    ("criterion", "seen"),
-    [
-        (nn.BCEWithLogitsLoss(), "BCEWithLogitsLoss"),
-        (ICaRLLossPlugin(), "ICaRLLossPlugin"),
-        (nn.MultiMarginLoss(), "MultiMarginLoss"),
-        (nn.CrossEntropyLoss(reduction="sum"), "reduction='sum'"),
-        (lambda logits, targets: logits.sum(), "<lambda>"),
-    ],
-)
-def test_other_losses_are_refused_with_the_reason(criterion, seen):
-    strategy = replaying(BDRPlugin(), criterion=criterion)
-    before = weights(strategy)
-    with pytest.raises(ValueError, match=f"criterion is .*{seen}.*sigmoid"):
-        strategy.train(toy_benchmark().train_stream)
-    assert_equal(weights(strategy), before)
-
-
-@pytest.mark.parametrize(
-    "criterion",
-    [
-        cross_entropy,
-        nn.CrossEntropyLoss(label_smoothing=0.1),
-        MaskedCrossEntropy(mask="all"),
-    ],
-)
-def test_forms_of_softmax_cross_entropy_are_taken(criterion):
-    strategy = replaying(BDRPlugin(), cosine=False, criterion=criterion)
-    strategy.train(toy_benchmark().train_stream)
-    assert strategy._criterion is criterion
-
-
-def test_a_strategy_that_never_calls_its_criterion_is_refused_at_once():
-    class Own(Naive):
-        def criterion(self):
-            return cross_entropy(self.mb_output, self.mb_y)
-
-    strategy = build(Own, plugins=[BDRPlugin()])
-    with pytest.raises(ValueError, match="Own computed its loss without calling"):
-        strategy.train(toy_benchmark().train_stream[0])
-    assert isinstance(strategy._criterion, nn.CrossEntropyLoss)
-
-
-def test_a_failing_criterion_is_put_back():
-    class Failing(nn.CrossEntropyLoss):
-        def forward(self, logits, targets):
-            raise RuntimeError("mine")
-
-    strategy = build(Naive, plugins=[BDRPlugin()], criterion=Failing())
-    with pytest.raises(RuntimeError, match="mine"):
-        strategy.train(toy_benchmark().train_stream[0])
-    assert isinstance(strategy._criterion, Failing)
-
-
-def test_a_model_without_features_is_refused():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 6))
-    with pytest.raises(ValueError, match="does not expose its features"):
-        run(lambda **o: naive_with(BDRPlugin(), model=model, **o))
-
-
-def test_bdr_and_lucir_plugins_compose_in_a_strategy_of_one_s_own():
-    strategy, metrics = run(lambda **o: replaying(BDRPlugin(), LUCIRPlugin(), **o))
-    assert all(p.isfinite().all() for p in strategy.model.parameters())
-    assert metrics[-1]
 
 
 # failures

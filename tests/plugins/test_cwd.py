@@ -6,12 +6,13 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from cases import naive_with, toy_benchmark, toy_model
-from contract import run
+from contract import run, weights
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.testing import assert_close
 
 from avalanche_ext.functional.decorrelation import decorrelation_loss
+from avalanche_ext.models import FeatureClassifier
 from avalanche_ext.plugins import CwDPlugin
 
 
@@ -81,6 +82,7 @@ def test_paper_s_form_is_an_option():
         ({"normalization": "papers"}, "'papers'; wanted one of 'code', 'paper'"),
         ({"reject_threshold": 0}, "reject_threshold is 0"),
         ({"eps": -1}, "eps is -1"),
+        ({"eps": 0}, "eps is 0; wanted a number above 0"),
         ({"experiences": "last"}, "'last'; wanted one of 'first', 'all'"),
         ({"experiences": 0}, "experiences is 0; wanted one of 'first', 'all'"),
         ({"experiences": [0, -1]}, r"experiences\[1\] is -1"),
@@ -103,3 +105,30 @@ def test_linear_classifiers_do_as_well_as_cosine_ones():
     model = toy_model(cosine=False)
     strategy, _ = run(lambda **o: naive_with(CwDPlugin(), model=model, **o))
     assert all(p.isfinite().all() for p in strategy.model.parameters())
+
+
+def test_the_features_are_those_of_the_batch_whoever_runs_the_model_again():
+    class Other(SupervisedPlugin):
+        def before_backward(self, strategy, **kwargs):
+            strategy.model(torch.zeros_like(strategy.mb_x))
+
+    def weights_of(*plugins):
+        return weights(run(lambda **o: naive_with(*plugins, **o), evaluations=0)[0])
+
+    ours = weights_of(Other(), CwDPlugin(5.0))
+    key = "feature_extractor.1.weight"
+    assert_close(ours[key], weights_of(CwDPlugin(5.0), Other())[key])
+    assert (ours[key] - weights_of(Other())[key]).abs().max() > 1e-4
+
+
+def test_features_of_another_batch_are_refused():
+    class Halved(FeatureClassifier):
+        def forward(self, x):
+            logits = super().forward(x)
+            self.features = self.features[:3]
+            return logits
+
+    whole = toy_model()
+    model = Halved(whole.feature_extractor, whole.train_classifier)
+    with pytest.raises(ValueError, match=r"shape \(3, 8\) after a batch of 16"):
+        run(lambda **o: naive_with(CwDPlugin(), model=model, **o))
