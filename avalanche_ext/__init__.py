@@ -1,7 +1,7 @@
 """Published continual-learning methods as first-class Avalanche citizens."""
 
 from avalanche_ext._version import __version__
-from avalanche_ext.buffers import HerdingBuffer
+from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
 from avalanche_ext.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -12,15 +12,21 @@ from avalanche_ext.checkpoint import (
 from avalanche_ext.loaders import ResidentLoader, make_loader
 from avalanche_ext.metrics import (
     AverageIncrementalAccuracy,
+    GradientReconstructionError,
     MemoryBytes,
     PeakGPUMemory,
     SeenClassesAccuracy,
 )
 from avalanche_ext.models import (
+    MLP,
+    CifarNet,
     CifarResNet,
     CosineClassifier,
     FeatureClassifier,
     SmallCNN,
+    TaskClassifier,
+    TaskIncrementalClassifier,
+    TinyVGG,
     as_feature_classifier,
     resnet18_cifar,
     resnet18_imagenet,
@@ -31,28 +37,37 @@ from avalanche_ext.plugins import (
     BDRPlugin,
     CwDPlugin,
     ExemplarReplayPlugin,
+    FunctionalPriorPlugin,
     ImprintingPlugin,
+    LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR
+from avalanche_ext.strategies import BDR, LUCIR, EWCFRReplay
 
 __all__ = [
     "BDR",
     "LUCIR",
+    "MLP",
     "AverageIncrementalAccuracy",
     "BDRPlugin",
     "BalancedFinetuningPlugin",
     "Checkpoint",
     "CheckpointError",
+    "CifarNet",
     "CifarResNet",
     "CosineClassifier",
     "CwDPlugin",
+    "EWCFRReplay",
     "ExemplarReplayPlugin",
     "FeatureClassifier",
+    "FunctionalPriorPlugin",
+    "GradientReconstructionError",
     "HerdingBuffer",
     "ImprintingPlugin",
     "LUCIRPlugin",
+    "LeftOutEWCPlugin",
+    "MemorablePastBuffer",
     "MemoryBytes",
     "MemoryResidentPlugin",
     "PeakGPUMemory",
@@ -60,6 +75,9 @@ __all__ = [
     "Resumable",
     "SeenClassesAccuracy",
     "SmallCNN",
+    "TaskClassifier",
+    "TaskIncrementalClassifier",
+    "TinyVGG",
     "__version__",
     "as_feature_classifier",
     "load_checkpoint",

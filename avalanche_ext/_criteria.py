@@ -34,6 +34,27 @@ def require_softmax_cross_entropy(criterion: Any) -> None:
     )
 
 
+def require_plain_cross_entropy(criterion: Any, who: str) -> None:
+    """Refuse a criterion whose losses of single samples are not plain.
+
+    Args:
+        criterion: The loss function of a strategy.
+        who: What computes them in its place, for messages.
+
+    Raises:
+        ValueError: If it is no mean softmax cross-entropy, weighs classes or smooths
+            labels.
+    """
+    require_softmax_cross_entropy(criterion)
+    if getattr(criterion, "weight", None) is not None:
+        raise ValueError("the criterion weighs classes; wanted one that does not")
+    if smoothing := getattr(criterion, "label_smoothing", 0.0):
+        raise ValueError(
+            f"the criterion has label_smoothing={smoothing}; wanted 0 there, and "
+            f"label_smoothing of {who}: it knows each sample's head"
+        )
+
+
 class CriterionOfBatch:
     """Another loss in place of a strategy's criterion, while one batch's is computed.
 

@@ -24,18 +24,25 @@ from torch import nn
 from torch.optim import SGD
 from torch.utils.data import Dataset
 
-from avalanche_ext.buffers import HerdingBuffer
-from avalanche_ext.models import CosineClassifier, FeatureClassifier
+from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
+from avalanche_ext.models import (
+    CosineClassifier,
+    FeatureClassifier,
+    TaskClassifier,
+    TaskIncrementalClassifier,
+)
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
     BDRPlugin,
     CwDPlugin,
     ExemplarReplayPlugin,
+    FunctionalPriorPlugin,
     ImprintingPlugin,
+    LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR
+from avalanche_ext.strategies import BDR, LUCIR, EWCFRReplay
 
 N_CLASSES, N_EXPERIENCES, SIDE = 6, 3, 6
 
@@ -86,17 +93,26 @@ def toy_benchmark(api: str = "old") -> Any:
     return benchmark
 
 
-def toy_model(cosine: bool = True) -> FeatureClassifier:
+def toy_extractor() -> nn.Module:
     """A multilayer perceptron with batch normalisation and eight features."""
-    extractor = nn.Sequential(
+    return nn.Sequential(
         nn.Flatten(),
         nn.Linear(SIDE * SIDE, 16),
         nn.BatchNorm1d(16),
         nn.ReLU(),
         nn.Linear(16, 8),
     )
+
+
+def toy_model(cosine: bool = True) -> FeatureClassifier:
+    """The extractor with one classifier for all classes."""
     head = CosineClassifier(8) if cosine else nn.Linear(8, N_CLASSES)
-    return FeatureClassifier(extractor, head)
+    return FeatureClassifier(toy_extractor(), head)
+
+
+def task_model(n_outputs: int | None = None) -> TaskIncrementalClassifier:
+    """The extractor with a head a task."""
+    return TaskIncrementalClassifier(toy_extractor(), TaskClassifier(8, n_outputs))
 
 
 def build(strategy: Callable[..., Any], **options: Any) -> Any:
@@ -139,6 +155,16 @@ def _bdr(**options: Any) -> Any:
     return naive_with(memory, BDRPlugin(), model=toy_model(cosine=False), **options)
 
 
+def _functional_prior(**options: Any) -> Any:
+    prior = FunctionalPriorPlugin(MemorablePastBuffer(6), temperature=2.0)
+    return naive_with(prior, model=toy_model(cosine=False), **options)
+
+
+def _memorable_past(**options: Any) -> Any:
+    buffer = MemorablePastBuffer(5, selection="lambda")
+    return naive_with(ExemplarReplayPlugin(buffer), **options)
+
+
 SUBJECTS: dict[str, Callable[..., Any]] = {
     "BDR": lambda **o: build(BDR, **{"exemplars_per_class": 5, **o}),
     "BDR-everything": lambda **o: build(
@@ -155,6 +181,31 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     ),
     "BDRPlugin": _bdr,
     "CwDPlugin": lambda **o: naive_with(CwDPlugin(experiences="all"), **o),
+    "EWCFRReplay": lambda **o: build(
+        EWCFRReplay, **{"memory_size": 6, "model": task_model(), **o}
+    ),
+    "EWCFRReplay-everything": lambda **o: build(
+        EWCFRReplay,
+        model=task_model(N_CLASSES),
+        memory_size=12,
+        selection="lambda",
+        tau=0.5,
+        tau2=1.0,
+        scale_tau=True,
+        temperature=2.0,
+        label_smoothing=0.1,
+        replay_correction="centred",
+        soft_target_transform="train",
+        strength=[2.0, None],
+        fisher="ggn",
+        fisher_outputs="all",
+        max_grad_norm=1.0,
+        generator=torch.Generator().manual_seed(3),
+        **o,
+    ),
+    "FunctionalPriorPlugin": _functional_prior,
+    "LeftOutEWCPlugin": lambda **o: naive_with(LeftOutEWCPlugin(10.0), **o),
+    "MemorablePastBuffer-in-ExemplarReplayPlugin": _memorable_past,
     "LUCIR": lambda **o: build(LUCIR, **{"exemplars_per_class": 5, **o}),
     "LUCIR-everything": lambda **o: build(
         LUCIR,
@@ -185,6 +236,13 @@ WEIGHTLESS: dict[str, Callable[..., Any]] = {
         LUCIRPlugin(distillation_weight=0.0, margin_weight=0.0), **o
     ),
     "CwDPlugin": lambda **o: naive_with(CwDPlugin(0.0, experiences="all"), **o),
+    "FunctionalPriorPlugin": lambda **o: naive_with(
+        FunctionalPriorPlugin(MemorablePastBuffer(6), tau=0.0), **o
+    ),
+    "FunctionalPriorPlugin-without-memory": lambda **o: naive_with(
+        FunctionalPriorPlugin(MemorablePastBuffer(0)), **o
+    ),
+    "LeftOutEWCPlugin": lambda **o: naive_with(LeftOutEWCPlugin(0.0), **o),
     "MemoryResidentPlugin-False": lambda **o: naive_with(
         MemoryResidentPlugin(memory_resident=False), **o
     ),

@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 
 #: Files no test uses, each with the reason; printed at the end of a run.
 UNUSED = {
-    ("ewc_fr_replay", "*"): "EWC+FR+Replay is not part of the package yet",
     ("ar1star", "*"): "AR1* is not part of the package yet",
     ("rerelrp", "*"): "ReReLRP is not part of the package yet",
     ("mnemonics", "*"): "Mnemonics is not part of the package yet",

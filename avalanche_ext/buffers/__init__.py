@@ -1,5 +1,6 @@
 """What is kept of past experiences, and how it is chosen."""
 
 from avalanche_ext.buffers.herding import HerdingBuffer
+from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 
-__all__ = ["HerdingBuffer"]
+__all__ = ["HerdingBuffer", "MemorablePastBuffer"]

@@ -6,11 +6,20 @@ turn per-image transforms into operations on a batch, and ``content`` puts these
 together.
 """
 
+from avalanche_ext.loaders.batches import batches_of
 from avalanche_ext.loaders.errors import NotResidentError
 from avalanche_ext.loaders.resident_loader import (
     ResidentLoader,
     image_bytes,
     make_loader,
 )
+from avalanche_ext.loaders.uniform import shuffle_uniformly
 
-__all__ = ["NotResidentError", "ResidentLoader", "image_bytes", "make_loader"]
+__all__ = [
+    "NotResidentError",
+    "ResidentLoader",
+    "batches_of",
+    "image_bytes",
+    "make_loader",
+    "shuffle_uniformly",
+]

@@ -5,10 +5,12 @@ from avalanche_ext.metrics.accuracy import (
     SeenClassesAccuracy,
 )
 from avalanche_ext.metrics.gpu_memory import PeakGPUMemory
+from avalanche_ext.metrics.gradient_reconstruction import GradientReconstructionError
 from avalanche_ext.metrics.memory import MemoryBytes
 
 __all__ = [
     "AverageIncrementalAccuracy",
+    "GradientReconstructionError",
     "MemoryBytes",
     "PeakGPUMemory",
     "SeenClassesAccuracy",

@@ -5,6 +5,7 @@ from avalanche_ext.models.feature_classifier import (
     FeatureClassifier,
     as_feature_classifier,
 )
+from avalanche_ext.models.plain_cnn import MLP, CifarNet, TinyVGG
 from avalanche_ext.models.resnet import (
     CifarResNet,
     resnet18_cifar,
@@ -12,12 +13,21 @@ from avalanche_ext.models.resnet import (
     resnet32_cifar,
 )
 from avalanche_ext.models.small_cnn import SmallCNN
+from avalanche_ext.models.task_classifier import (
+    TaskClassifier,
+    TaskIncrementalClassifier,
+)
 
 __all__ = [
+    "MLP",
+    "CifarNet",
     "CifarResNet",
     "CosineClassifier",
     "FeatureClassifier",
     "SmallCNN",
+    "TaskClassifier",
+    "TaskIncrementalClassifier",
+    "TinyVGG",
     "as_feature_classifier",
     "resnet18_cifar",
     "resnet18_imagenet",

@@ -3,7 +3,9 @@
 from avalanche_ext.plugins.balanced_finetuning import BalancedFinetuningPlugin
 from avalanche_ext.plugins.bdr import BDRPlugin
 from avalanche_ext.plugins.cwd import CwDPlugin
+from avalanche_ext.plugins.ewc import LeftOutEWCPlugin
 from avalanche_ext.plugins.exemplar_replay import ExemplarReplayPlugin
+from avalanche_ext.plugins.functional_prior import FunctionalPriorPlugin
 from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
@@ -13,7 +15,9 @@ __all__ = [
     "BalancedFinetuningPlugin",
     "CwDPlugin",
     "ExemplarReplayPlugin",
+    "FunctionalPriorPlugin",
     "ImprintingPlugin",
     "LUCIRPlugin",
+    "LeftOutEWCPlugin",
     "MemoryResidentPlugin",
 ]

@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from avalanche_ext._checks import require_kind
-from avalanche_ext.loaders import image_bytes, make_loader
+from avalanche_ext.loaders import image_bytes, shuffle_uniformly
 
 
 class ExemplarReplayPlugin(SupervisedPlugin):
@@ -25,7 +25,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
 
     Args:
         buffer: Any Avalanche `ExemplarsBuffer`, for instance a `HerdingBuffer`.
-        memory_resident: Of the uniform loader, see `make_loader`.
+        memory_resident: Of the uniform loader, see
+            `avalanche_ext.loaders.make_loader`.
         generator: Of the uniform loader; None for torch's default.
 
     Raises:
@@ -60,16 +61,12 @@ class ExemplarReplayPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Shuffle uniformly where the host would balance task labels."""
-        if type(strategy.dataloader).__name__ == "TaskBalancedDataLoader":
-            kwargs.setdefault("shuffle", True)
-            strategy.dataloader = make_loader(
-                strategy.adapted_dataset,
-                batch_size=strategy.train_mb_size,
-                device=strategy.device,
-                memory_resident=self.memory_resident,
-                generator=self.generator,
-                **kwargs,
-            )
+        shuffle_uniformly(
+            strategy,
+            memory_resident=self.memory_resident,
+            generator=self.generator,
+            **kwargs,
+        )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Choose the exemplars of the experience."""

@@ -1,6 +1,7 @@
 """One paper each: model, buffers and plugins with the paper's defaults."""
 
 from avalanche_ext.strategies.bdr import BDR
+from avalanche_ext.strategies.ewc_fr_replay import EWCFRReplay
 from avalanche_ext.strategies.lucir import LUCIR
 
-__all__ = ["BDR", "LUCIR"]
+__all__ = ["BDR", "LUCIR", "EWCFRReplay"]
