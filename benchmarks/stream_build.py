@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from benchmarks import stream_data
 from benchmarks.names import UsageError, nearest
-from benchmarks.stream_info import Augmentation, StreamInfo
+from benchmarks.stream_fields import Augmentation, StreamInfo
 
 _PAPERS_SEED = 1993  # NumPy's, of the class orders since iCaRL
 _SAME_CLASSES = ("PermutedMNIST", "RotatedMNIST")

@@ -24,11 +24,11 @@ from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche.benchmarks.datasets.omniglot import Omniglot
 from PIL import Image
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.transforms import Resize
 
 from benchmarks.names import UsageError
-from benchmarks.stream_info import StreamInfo
+from benchmarks.stream_fields import StreamInfo
 
 
 def data_folder(info: StreamInfo, dataset_root: str | Path | None) -> Path:
@@ -185,6 +185,28 @@ def omniglot(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
     )
 
 
+def cifar10_100(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
+    """CIFAR-10 as classes 0-9, the first 50 classes of CIFAR-100 as 10-59.
+
+    Args:
+        root: Folder of both.
+        download: Whether they may be downloaded.
+
+    Returns:
+        Training and test images, each as one data set of torchvision's.
+    """
+    return tuple(_both_cifars(root, train, download) for train in (True, False))
+
+
+def _both_cifars(root: Path, train: bool, download: bool) -> CIFAR10:
+    both = CIFAR10(str(root), train=train, download=download)
+    more = CIFAR100(str(root), train=train, download=download)
+    kept = [i for i, label in enumerate(more.targets) if label < 50]
+    both.data = np.concatenate([both.data, more.data[kept]])
+    both.targets = [*both.targets, *(10 + more.targets[i] for i in kept)]
+    return both
+
+
 def image_folder(root: Path, *, image_size: int, **_: Any) -> tuple[Any, Any]:
     """The user's images, read when needed and resized to squares.
 
@@ -210,6 +232,7 @@ def image_folder(root: Path, *, image_size: int, **_: Any) -> tuple[Any, Any]:
 
 
 DATA_SETS = {
+    "split_cifar10_100": cifar10_100,
     "split_digits": digits,
     "split_omniglot": omniglot,
     "image_folder": image_folder,

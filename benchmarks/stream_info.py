@@ -2,61 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from dataclasses import replace
 
-Augmentation: TypeAlias = Literal[
-    "none",
-    "horizontal flip",
-    "random 32x32 crop after padding by 4, horizontal flip",
-    "random resized crop to 224x224, horizontal flip",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamInfo:
-    """One stream that `make_stream` can build.
-
-    Args:
-        name: Name in ``STREAMS``.
-        description: What the stream is, in a line.
-        classic: Avalanche's function that makes it.
-        image_shape: Channels, height and width of an image as the network gets it.
-        n_classes: Number of classes; ``None`` where the user's data decide.
-        n_experiences: Number of experiences unless asked otherwise; ``None``: must be
-            given.
-        mean: Subtracted from each channel; pixels are in [0, 1] before.
-        std: Divides each channel afterwards.
-        normalization: Whose mean and std these are.
-        augmentation: Random transforms of training images.
-        source: Who provides the data, or from which host they are downloaded.
-        size: Size of that download.
-        automatic_download: Whether ``download=True`` can get the data.
-        folder: Avalanche's default folder, below its data root.
-        files: Files or folders wanted below ``dataset_root``; ``"a or b"``: either.
-        first_option: The function's argument for the size of the first experience;
-            empty: it has none.
-        refused: Options of `make_stream` that do not apply to this stream.
-    """
-
-    name: str
-    description: str
-    classic: str
-    image_shape: tuple[int, int, int]
-    n_classes: int | None
-    n_experiences: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    normalization: str = "Avalanche's default"
-    augmentation: Augmentation = "none"
-    source: str
-    size: str
-    automatic_download: bool = True
-    folder: str
-    files: tuple[str, ...]
-    first_option: str = ""
-    refused: tuple[str, ...] = ("image_size",)
-
+from benchmarks.stream_fields import StreamInfo
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -228,6 +176,20 @@ _ALL = (
         files=_CIFAR10_FILES + _CIFAR100_FILES,
         first_option="",
         refused=("first_experience_classes", "task_labels", "image_size"),
+    ),
+    replace(
+        _CIFAR10,
+        name="split_cifar10_100",
+        description="CIFAR-10, then 5 x 10 classes of CIFAR-100 (Split-CIFAR)",
+        classic="nc_benchmark",
+        n_classes=60,
+        n_experiences=6,
+        std=(0.2470, 0.2435, 0.2616),
+        normalization="of CIFAR-10",
+        size="340 MB",
+        folder="cifar110",
+        files=_CIFAR10_FILES + _CIFAR100_FILES,
+        first_option="per_exp_classes",
     ),
     replace(
         _CIFAR10,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.names import UsageError, nearest
-from benchmarks.stream_info import STREAMS, StreamInfo
+from benchmarks.stream_fields import StreamInfo
+from benchmarks.stream_info import STREAMS
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario

@@ -66,6 +66,9 @@ def cifar110(root: Path) -> None:
     cifar100(root)
 
 
+cifar10_100 = cifar110
+
+
 def tiny_imagenet(root: Path) -> None:
     """One image of each class in both parts."""
     root = root / "tiny-imagenet-200"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -78,15 +79,27 @@ def diagonal_fisher(
     engine = _SquaredGradients(model, arguments)
     if not len(inputs):
         return engine.zeros()
-    engine.take_outer_products(inputs[:1], targets[:1])
     total = engine.zeros()
-    for x, y in zip(
-        torch.split(inputs, chunk), torch.split(targets, chunk), strict=True
-    ):
-        for labels, weights in engine.labels(x, y, kind):
-            for name, squares in engine.sum_of_squares(x, labels, weights).items():
-                total[name] += squares
+    chunks = zip(torch.split(inputs, chunk), torch.split(targets, chunk), strict=True)
+    with _attributes_kept(model):
+        engine.take_outer_products(inputs[:1], targets[:1])
+        for x, y in chunks:
+            for labels, weights in engine.labels(x, y, kind):
+                for name, squares in engine.sum_of_squares(x, labels, weights).items():
+                    total[name] += squares
     return total
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What modules note of a batch, as its features, would be torch.func's wrappers."""
+    found = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for now, before in found:
+            now.clear()
+            now.update(before)
 
 
 class _SquaredGradients:

@@ -1,10 +1,10 @@
-"""Avalanche's own Naive and Replay, in the frame of the methods."""
+"""Avalanche's own Naive, Replay and EWC, in the frame of the methods."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from benchmarks.recipes.frame import Frame
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
@@ -24,7 +24,7 @@ SMOKE = {
 @recipe(smoke=SMOKE)
 def naive(**frame: Any) -> Setup:
     """Avalanche's Naive with a linear classifier: remembers nothing."""
-    return _baseline(0, Frame(**frame))
+    return _baseline("Naive", Frame(**frame), {}, "no memory")
 
 
 @recipe(smoke=SMOKE)
@@ -34,31 +34,43 @@ def replay(*, exemplars: PositiveInt = 200, **frame: Any) -> Setup:
     Args:
         exemplars: Images in memory, shared by the experiences seen so far.
     """
-    return _baseline(exemplars, Frame(**frame))
+    memory = f"{exemplars} exemplars in all"
+    return _baseline("Replay", Frame(**frame), {"mem_size": exemplars}, memory)
 
 
-def _baseline(exemplars: int, frame: Frame) -> Setup:
+@recipe(smoke=SMOKE)
+def ewc(*, ewc_lambda: NonNegativeFloat = 100.0, **frame: Any) -> Setup:
+    """Avalanche's EWC with a linear classifier: a penalty an experience.
+
+    Its importances are squared gradients of batches, not of single images: their size,
+    and so the lambda that suits, depends on the size of the batches.
+
+    Args:
+        ewc_lambda: Weight of the penalties.
+    """
+    memory = "weights and importances of each experience"
+    return _baseline("EWC", Frame(**frame), {"ewc_lambda": ewc_lambda}, memory)
+
+
+def _baseline(name: str, frame: Frame, arguments: dict[str, Any], memory: str) -> Setup:
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
-        from avalanche.models import IncrementalClassifier
-        from avalanche.training.supervised import Naive, Replay
-        from torch.nn import CrossEntropyLoss, Sequential
+        from avalanche.training import supervised
+        from torch.nn import CrossEntropyLoss
 
         from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
-        extractor = frame.make_feature_extractor()
-        model = Sequential(extractor, IncrementalClassifier(extractor.feature_size))
-        optimizer, schedule = frame.make_sgd(model)
+        model = frame.make_linear_model()
+        optimizer, schedule = frame.make_optimizer(model)
         resident = MemoryResidentPlugin(memory_resident=frame.memory_resident)
-        options = {
-            "model": model,
-            "optimizer": optimizer,
-            "criterion": CrossEntropyLoss(),
-            "plugins": [resident, *schedule],
-            "evaluator": evaluator,
-            "device": device,
+        return getattr(supervised, name)(  # type: ignore[no-any-return]
+            model=model,
+            optimizer=optimizer,
+            criterion=CrossEntropyLoss(),
+            plugins=[resident, *schedule],
+            evaluator=evaluator,
+            device=device,
             **frame.template_options(),
-        }
-        return Replay(**options, mem_size=exemplars) if exemplars else Naive(**options)
+            **arguments,
+        )
 
-    memory = f"{exemplars} exemplars in all" if exemplars else "no memory"
     return frame.setup(make_strategy, memory=memory)

@@ -18,7 +18,9 @@ from benchmarks.streams import STREAMS
 
 EVAL_MB_SIZE = 256
 
-Network = Literal["small_cnn", "resnet8", "resnet32", "resnet18"]
+Network = Literal[
+    "small_cnn", "mlp", "resnet8", "resnet32", "resnet18", "cifarnet", "tiny_vgg"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +36,19 @@ class Frame:
             seed 1993), or null: drawn by stream_seed.
         images_per_class: Training images of each class, to scale a run down; null:
             all.
+        task_labels: Whether each experience has a task label, and each task its head.
         stream_seed: Seed of the stream, apart from that of the training.
         network: Feature extractor: small_cnn for 8x8 to 28x28 images, resnet32 and
             resnet18 of the papers for 32x32, resnet8 (one block a stage) to scale a run
-            down. The recipe adds its classifier.
-        feature_size: Number of features of small_cnn.
+            down, mlp for small images, cifarnet for 32x32 and tiny_vgg for 64x64
+            without residuals. The recipe adds its classifier.
+        feature_size: Number of features of small_cnn and mlp.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
+        optimizer: sgd or adam.
         lr: Learning rate at the start of each experience.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
+        weight_decay: Weight decay of the optimizer.
         milestones: Epochs after which the learning rate is divided by ten, e.g.
             [80,120].
         memory_resident: Hold the images on the device; auto: where they fit.
@@ -54,11 +59,13 @@ class Frame:
     first_experience_classes: PositiveInt | None = None
     class_order: Literal["natural", "icarl"] | None = None
     images_per_class: PositiveInt | None = None
+    task_labels: bool = False
     stream_seed: NonNegativeInt = 0
     network: Network = "small_cnn"
     feature_size: PositiveInt = 64
     train_epochs: PositiveInt = 10
     train_mb_size: PositiveInt = 32
+    optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat = 0.02
     momentum: ClosedUnitInterval = 0.9
     weight_decay: NonNegativeFloat = 0.0
@@ -90,10 +97,15 @@ class Frame:
         words += [f"{self.class_order} order"] if self.class_order else []
         few = self.images_per_class
         words += [f"{few} images a class"] if few else []
+        words += ["task labels"] if self.task_labels else []
         words += [f"seed {self.stream_seed}"] if self.stream_seed else []
         return Setup(
             stream=self.stream,
-            stream_options={**given, "seed": self.stream_seed},
+            stream_options={
+                **given,
+                "seed": self.stream_seed,
+                "task_labels": self.task_labels,
+            },
             setting=f"{', '.join(words)}; {self.network}; {self.train_epochs} epochs",
             memory=memory,
             make_strategy=make_strategy,
@@ -106,22 +118,45 @@ class Frame:
             A module that maps images ``(B, C, H, W)`` to features ``(B, D)`` and has
             D as ``feature_size``.
         """
-        from avalanche_ext.models import (
-            CifarResNet,
-            SmallCNN,
-            resnet18_cifar,
-            resnet32_cifar,
-        )
+        from avalanche_ext import models
 
-        channels = STREAMS[self.stream].image_shape[0]
+        channels, height, width = STREAMS[self.stream].image_shape
         if self.network == "small_cnn":
-            return SmallCNN(in_channels=channels, feature_size=self.feature_size)
+            return models.SmallCNN(channels, self.feature_size)
+        if self.network == "mlp":
+            return models.MLP(channels * height * width, self.feature_size)
         if self.network == "resnet8":
-            return CifarResNet(n_blocks=1, in_channels=channels)
-        make = resnet32_cifar if self.network == "resnet32" else resnet18_cifar
-        return make(in_channels=channels)
+            return models.CifarResNet(n_blocks=1, in_channels=channels)
+        make = {
+            "resnet32": models.resnet32_cifar,
+            "resnet18": models.resnet18_cifar,
+            "cifarnet": models.CifarNet,
+            "tiny_vgg": models.TinyVGG,
+        }
+        return make[self.network](in_channels=channels)
 
-    def make_sgd(self, model: Module) -> tuple[Optimizer, list[Plugin]]:
+    def make_linear_model(self, n_outputs: int | None = None) -> Module:
+        """Build the network with a linear classifier that grows.
+
+        Args:
+            n_outputs: With task labels: width of one layer for all tasks; None: a
+                layer for each.
+
+        Returns:
+            A model for the stream, with a head a task where it has task labels.
+        """
+        from avalanche.models import IncrementalClassifier
+        from torch.nn import Sequential
+
+        from avalanche_ext.models import TaskClassifier, TaskIncrementalClassifier
+
+        extractor = self.make_feature_extractor()
+        if self.task_labels:
+            head = TaskClassifier(extractor.feature_size, n_outputs)
+            return TaskIncrementalClassifier(extractor, head)
+        return Sequential(extractor, IncrementalClassifier(extractor.feature_size))
+
+    def make_optimizer(self, model: Module) -> tuple[Optimizer, list[Plugin]]:
         """Build the optimizer, and the schedule that starts anew each experience.
 
         Args:
@@ -131,14 +166,14 @@ class Frame:
             The optimizer, and the plugins (none without milestones) of the strategy.
         """
         from avalanche.training.plugins import LRSchedulerPlugin
-        from torch.optim import SGD
+        from torch.optim import SGD, Adam
         from torch.optim.lr_scheduler import MultiStepLR
 
-        optimizer = SGD(
-            model.parameters(),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
+        options = {"lr": self.lr, "weight_decay": self.weight_decay}
+        optimizer = (
+            SGD(model.parameters(), momentum=self.momentum, **options)
+            if self.optimizer == "sgd"
+            else Adam(model.parameters(), **options)
         )
         if not self.milestones:
             return optimizer, []

@@ -197,7 +197,7 @@ def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
 
         extractor = frame.make_feature_extractor()
         model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
-        optimizer, schedule = frame.make_sgd(model)
+        optimizer, schedule = frame.make_optimizer(model)
         return getattr(strategies, strategy)(  # type: ignore[no-any-return]
             model=model,
             optimizer=optimizer,

@@ -46,6 +46,26 @@ def test_pixels_are_normalised_with_the_statistics_of_the_entry(data):
     torch.testing.assert_close(image.mean((1, 2)), wanted)
 
 
+def test_split_cifar_is_cifar10_then_fifty_classes_of_cifar100(data):
+    root = data("split_cifar10_100")
+    benchmark = make_stream(
+        "split_cifar10_100", class_order="natural", dataset_root=root, task_labels=True
+    )
+    sizes = [len(e.dataset) for e in benchmark.train_stream]
+    assert sizes == [50, 20, 20, 20, 20, 20]  # made files: 5 and 2 images a class
+    assert [
+        sorted(e.classes_in_this_experience)[0] for e in benchmark.train_stream
+    ] == [
+        0,
+        10,
+        20,
+        30,
+        40,
+        50,
+    ]
+    assert [e.task_label for e in benchmark.test_stream] == list(range(6))
+
+
 def test_only_training_images_are_augmented_and_only_if_asked(data):
     root = data("split_cifar100")
     plain = make_stream("split_cifar100", dataset_root=root, augment=False)

@@ -128,6 +128,20 @@ def test_model_is_left_as_found(rng):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_what_modules_note_of_a_batch_is_put_back(rng):
+    class Noting(nn.Linear):
+        noted = None
+
+        def forward(self, x):
+            self.noted = super().forward(x)
+            return self.noted
+
+    model = Noting(4, 3)
+    before = model(torch.randn(2, 4, generator=rng))
+    diagonal_fisher(model, torch.randn(3, 4, generator=rng), torch.tensor([0, 1, 2]))
+    assert model.noted is before
+
+
 def test_no_gradient_of_an_example_is_made_of_a_large_linear_layer(rng):
     # 64 examples of 4 million weights would be a gigabyte
     model = nn.Sequential(nn.Linear(2000, 2000), nn.ReLU(), nn.Linear(2000, 2))

@@ -1,0 +1,58 @@
+"""What is known of a stream: the fields of its entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Augmentation: TypeAlias = Literal[
+    "none",
+    "horizontal flip",
+    "random 32x32 crop after padding by 4, horizontal flip",
+    "random resized crop to 224x224, horizontal flip",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """One stream that `make_stream` can build.
+
+    Args:
+        name: Name in ``STREAMS``.
+        description: What the stream is, in a line.
+        classic: Avalanche's function that makes it.
+        image_shape: Channels, height and width of an image as the network gets it.
+        n_classes: Number of classes; ``None`` where the user's data decide.
+        n_experiences: Number of experiences unless asked otherwise; ``None``: must be
+            given.
+        mean: Subtracted from each channel; pixels are in [0, 1] before.
+        std: Divides each channel afterwards.
+        normalization: Whose mean and std these are.
+        augmentation: Random transforms of training images.
+        source: Who provides the data, or from which host they are downloaded.
+        size: Size of that download.
+        automatic_download: Whether ``download=True`` can get the data.
+        folder: Avalanche's default folder, below its data root.
+        files: Files or folders wanted below ``dataset_root``; ``"a or b"``: either.
+        first_option: The function's argument for the size of the first experience;
+            empty: it has none.
+        refused: Options of `make_stream` that do not apply to this stream.
+    """
+
+    name: str
+    description: str
+    classic: str
+    image_shape: tuple[int, int, int]
+    n_classes: int | None
+    n_experiences: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalization: str = "Avalanche's default"
+    augmentation: Augmentation = "none"
+    source: str
+    size: str
+    automatic_download: bool = True
+    folder: str
+    files: tuple[str, ...]
+    first_option: str = ""
+    refused: tuple[str, ...] = ("image_size",)
