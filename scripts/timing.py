@@ -17,9 +17,9 @@ import platform
 import warnings
 
 import torch
-from timings import bdr_cwd, foundation
+from timings import bdr_cwd, ewc_fr_replay, foundation
 
-ENTRIES = (*foundation.ENTRIES, *bdr_cwd.ENTRIES)
+ENTRIES = (*foundation.ENTRIES, *bdr_cwd.ENTRIES, *ewc_fr_replay.ENTRIES)
 
 
 def main() -> None:

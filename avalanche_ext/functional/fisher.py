@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 FisherKind = Literal["empirical", "ggn"]
 
 _Named = dict[str, Tensor]
+_Layer = nn.Linear | nn.Conv2d
 
 
 def diagonal_fisher(
@@ -38,7 +39,7 @@ def diagonal_fisher(
     Of a linear layer that sees one vector an example, :math:`\partial\ell/\partial W`
     is an outer product :math:`g a^T`, hence :math:`\sum_i (g_i^2)(a_i^2)^T`: no
     gradient of an example is ever made. All other parameters take ``chunk x P``
-    numbers.
+    numbers; of plain 2-d convolutions they are products of patches and gradients.
 
     Args:
         model: Maps ``(B, ...)`` to logits ``(B, K)``, each example by itself: in
@@ -82,7 +83,7 @@ def diagonal_fisher(
     total = engine.zeros()
     chunks = zip(torch.split(inputs, chunk), torch.split(targets, chunk), strict=True)
     with _attributes_kept(model):
-        engine.take_outer_products(inputs[:1], targets[:1])
+        engine.take_shortcuts(inputs[:1], targets[:1])
         for x, y in chunks:
             for labels, weights in engine.labels(x, y, kind):
                 for name, squares in engine.sum_of_squares(x, labels, weights).items():
@@ -112,7 +113,8 @@ class _SquaredGradients:
         self.direct = {
             n: p.detach() for n, p in model.named_parameters() if p.requires_grad
         }
-        self.linear: dict[str, nn.Linear] = {}
+        self.layers: dict[str, _Layer] = {}
+        self.signals: _Named = {}
 
     def zeros(self) -> _Named:
         named = self.model.named_parameters()
@@ -131,53 +133,76 @@ class _SquaredGradients:
             if bool(weights.any()):  # not for a masked unit
                 yield torch.full_like(y, c), weights
 
-    def take_outer_products(self, x: Tensor, y: Tensor) -> None:
-        """Let the linear layers go by the product of squares for which it holds.
+    def take_shortcuts(self, x: Tensor, y: Tensor) -> None:
+        """Let those layers go by inputs and output gradients for which it is right.
 
-        It does not for a layer that is used twice, on a sequence, or whose weight is
+        It is not for a layer that is used twice, on a sequence, or whose weight is
         used without the layer: one call and one place are looked for, and one example
         is tried.
         """
-        places = [p for _, p in self.model.named_parameters(remove_duplicate=False)]
-        once = {
-            n
-            for n, p in self.model.named_parameters()
-            if sum(p is q for q in places) == 1
-        }
-        layers = {
-            name: layer
-            for name, layer in self.model.named_modules()
-            if type(layer) is nn.Linear
-            and all(n in once & self.direct.keys() for n in _names(name, layer))
-        }
-        signals = _signals(layers)
+        layers = self._candidates()
+        shapes = self._output_shapes(layers, x)
+        layers = {n: m for n, m in layers.items() if n in shapes}
+        self.signals = {n: m.weight.new_zeros(shapes[n]) for n, m in layers.items()}
         (whole, g), a = grad(self._loss, argnums=(0, 1), has_aux=True)(
-            self.direct, signals, x[0], y[0]
+            self.direct, self.signals, x[0], y[0]
         )
         for name, layer in layers.items():
-            if len(a[name]) == 1 and a[name][0].shape == (layer.in_features,):
-                outer = [torch.outer(g[name], a[name][0]), g[name]]
-                pairs = zip(_names(name, layer), outer, strict=False)
-                if all(torch.allclose(whole[n], o, 1e-3, 1e-6) for n, o in pairs):
-                    self.linear[name] = layer
-        of_linear = {
-            n for name, layer in self.linear.items() for n in _names(name, layer)
-        }
-        self.direct = {n: p for n, p in self.direct.items() if n not in of_linear}
+            ours = _layer_gradients(layer, a[name][0][None], g[name][None])
+            pairs = list(zip(_names(name, layer), ours, strict=False))
+            if all(torch.allclose(whole[n], o[0], 1e-3, 1e-6) for n, o in pairs):
+                self.layers[name] = layer
+                for n, _ in pairs:
+                    del self.direct[n]
+        self.signals = {n: self.signals[n] for n in self.layers}
 
     def sum_of_squares(self, x: Tensor, y: Tensor, weights: Tensor | None) -> _Named:
         """By parameter, for one label an example."""
         per_example = vmap(
             grad(self._loss, argnums=(0, 1), has_aux=True), in_dims=(None, None, 0, 0)
         )
-        (direct, g), a = per_example(self.direct, _signals(self.linear), x, y)
+        (direct, g), a = per_example(self.direct, self.signals, x, y)
         one = torch.ones(len(x), device=x.device) if weights is None else weights
         sums = {n: torch.tensordot(one.to(d), d.square(), 1) for n, d in direct.items()}
-        for name, layer in self.linear.items():
-            squares = g[name].square() * one.to(g[name])[:, None]
-            both = squares.T @ a[name][0].square(), squares.sum(0)
+        for name, layer in self.layers.items():
+            both = _layer_squares(layer, a[name][0], g[name], one.to(g[name]))
             sums |= dict(zip(_names(name, layer), both, strict=False))
         return sums
+
+    def _candidates(self) -> dict[str, _Layer]:
+        """Layers whose parameters are trained and stand in one place."""
+        places = [p for _, p in self.model.named_parameters(remove_duplicate=False)]
+        named = self.model.named_parameters()
+        once = {n for n, p in named if sum(p is q for q in places) == 1}
+        return {
+            name: layer
+            for name, layer in self.model.named_modules()
+            if (type(layer) is nn.Linear or _is_plain_convolution(layer))
+            and all(n in once & self.direct.keys() for n in _names(name, layer))
+        }
+
+    def _output_shapes(self, layers: dict[str, _Layer], x: Tensor) -> dict[str, Any]:
+        """Of one example, for layers that get one input of the usual rank."""
+        seen: dict[str, list[Any]] = {name: [] for name in layers}
+
+        def note(name: str, rank: int) -> Any:
+            def hook(layer: nn.Module, args: Any, output: Tensor) -> None:
+                usual = args[0].ndim == rank and len(args[0]) == 1
+                seen[name].append(output.shape[1:] if usual else None)
+
+            return hook
+
+        handles = [
+            layer.register_forward_hook(note(n, 2 if type(layer) is nn.Linear else 4))
+            for n, layer in layers.items()
+        ]
+        try:
+            with torch.no_grad():
+                self.model(x, *self.arguments)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {n: s[0] for n, s in seen.items() if len(s) == 1 and s[0] is not None}
 
     def _loss(
         self, direct: _Named, signals: _Named, x: Tensor, y: Tensor
@@ -203,12 +228,45 @@ class _SquaredGradients:
         return cross_entropy(logits, y[None]), given
 
 
-def _signals(layers: dict[str, nn.Linear]) -> _Named:
-    """Zeros to add to the outputs: their gradient is that of the outputs."""
-    return {n: m.weight.detach().new_zeros(m.out_features) for n, m in layers.items()}
+def _is_plain_convolution(layer: nn.Module) -> bool:
+    return (
+        type(layer) is nn.Conv2d
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
 
 
-def _names(name: str, layer: nn.Linear) -> list[str]:
+def _layer_gradients(layer: _Layer, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-example gradients of weight and bias, from inputs and output gradients."""
+    if isinstance(layer, nn.Linear):
+        return g[:, :, None] * a[:, None, :], g
+    height, width = layer.padding  # type: ignore[misc]
+    patches = pad(a, (width, width, height, height))
+    for axis, (size, step) in enumerate(
+        zip(layer.kernel_size, layer.stride, strict=True)
+    ):
+        patches = patches.unfold(2 + axis, size, step)
+    # (B, C, H', W', h, w): copying rows of W' is faster than torch's unfold
+    patches = patches.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+    g = g.flatten(2)
+    weight = torch.bmm(g, patches.transpose(1, 2))
+    return weight.view(-1, *layer.weight.shape), g.sum(2)
+
+
+def _layer_squares(
+    layer: _Layer, a: Tensor, g: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Their weighted sums of squares."""
+    if isinstance(layer, nn.Linear):
+        squares = g.square() * weights[:, None]
+        return squares.T @ a.square(), squares.sum(0)
+    weight, bias = _layer_gradients(layer, a, g)
+    return tuple(torch.tensordot(weights, d.square(), 1) for d in (weight, bias))  # type: ignore[return-value]
+
+
+def _names(name: str, layer: _Layer) -> list[str]:
     """Names of a layer's parameters, the weight first."""
     prefix = f"{name}." if name else ""
     return [f"{prefix}weight", *([f"{prefix}bias"] if layer.bias is not None else [])]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from timings.foundation import AUGMENTED, BATCH, benchmark
-from timings.measure import Entry, median_ratio
+from timings.measure import Entry, iteration_ratio, median_ratio
 
 N_FEATURES = 512
 CALLS = 10  # a turn: one alone is too short for a clock
@@ -72,34 +70,14 @@ def iteration(repeats: int) -> float:
     """A training iteration of BDR after the first experience, over LUCIR's."""
     from avalanche_ext import BDR, LUCIR
 
-    times: tuple[list[float], list[float]] = ([], [])
-    trained = [second_experience(method) for method in (BDR, LUCIR)]
-    for repeat in range(repeats + 1):
-        for which, train in zip(times, trained, strict=True):
-            found = train()
-            which += found if repeat else []
-    return statistics.median(times[0]) / statistics.median(times[1])
+    return iteration_ratio(BDR, LUCIR, second_experience, BATCH, repeats)
 
 
-def second_experience(method: Any) -> Any:
-    """A function that trains two whole batches, and gives the seconds of each."""
-    from avalanche.core import SupervisedPlugin
-
+def second_experience(method: Any, watch: Any) -> Any:
+    """A function that trains two whole batches of the second experience."""
     from avalanche_ext import CosineClassifier, FeatureClassifier, resnet32_cifar
 
-    class Stopwatch(SupervisedPlugin):
-        def __init__(self) -> None:
-            super().__init__()
-            self.seconds: list[float] = []
-
-        def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-            self.start = time.perf_counter()
-
-        def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-            if len(strategy.mb_y) == BATCH:  # not the last, smaller one
-                self.seconds.append(time.perf_counter() - self.start)
-
-    extractor, watch = resnet32_cifar(), Stopwatch()
+    extractor = resnet32_cifar()
     model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
     strategy = method(
         model=model,
@@ -112,13 +90,7 @@ def second_experience(method: Any) -> Any:
     )
     stream = benchmark(4 * BATCH, AUGMENTED, n_experiences=2).train_stream
     strategy.train(stream[0])
-
-    def train() -> list[float]:
-        watch.seconds.clear()
-        strategy.train(stream[1])
-        return list(watch.seconds)
-
-    return train
+    return lambda: strategy.train(stream[1])
 
 
 ENTRIES = (

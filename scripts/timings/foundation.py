@@ -33,7 +33,9 @@ class Noise(CIFAR10):
         self.transform = self.target_transform = None
 
 
-def benchmark(n: int, transform: Any, n_experiences: int = 1) -> Any:
+def benchmark(
+    n: int, transform: Any, n_experiences: int = 1, *, task_labels: bool = False
+) -> Any:
     """n images, as the classic benchmarks make theirs."""
     from avalanche.benchmarks import nc_benchmark
 
@@ -41,7 +43,7 @@ def benchmark(n: int, transform: Any, n_experiences: int = 1) -> Any:
         Noise(n),
         Noise(10),
         n_experiences=n_experiences,
-        task_labels=False,
+        task_labels=task_labels,
         train_transform=transform,
         eval_transform=PLAIN,
     )

@@ -61,3 +61,48 @@ def median_ratio(
             if repeat:
                 which.append(taken)
     return statistics.median(times[0]) / statistics.median(times[1])
+
+
+def iteration_ratio(
+    ours: Any, reference: Any, prepare: Any, batch_size: int, repeats: int
+) -> float:
+    """Median time of a training iteration over that of another strategy.
+
+    Args:
+        ours: Makes a strategy.
+        reference: Makes the other.
+        prepare: From one of these and a plugin for it to a function that trains.
+        batch_size: Iterations of other sizes do not count.
+        repeats: Turns of each side, after one that does not count.
+    """
+    watches = [stopwatch(batch_size), stopwatch(batch_size)]
+    trained = [
+        prepare(make, watch)
+        for make, watch in zip((ours, reference), watches, strict=True)
+    ]
+    for repeat in range(repeats + 1):
+        for train, watch in zip(trained, watches, strict=True):
+            if repeat <= 1:
+                watch.seconds.clear()
+            train()
+    medians = [statistics.median(watch.seconds) for watch in watches]
+    return medians[0] / medians[1]
+
+
+def stopwatch(batch_size: int) -> Any:
+    """A plugin that notes the seconds of each whole iteration."""
+    from avalanche.core import SupervisedPlugin
+
+    class Stopwatch(SupervisedPlugin):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds: list[float] = []
+
+        def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+            self.start = time.perf_counter()
+
+        def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+            if len(strategy.mb_y) == batch_size:  # not the last, smaller one
+                self.seconds.append(time.perf_counter() - self.start)
+
+    return Stopwatch()

@@ -54,7 +54,7 @@ def networks():
     torch.manual_seed(0)
     frozen = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     frozen[0].weight.requires_grad_(False)
-    return {
+    found = {
         "linear": nn.Linear(4, 3),
         "mlp": nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3, bias=False)),
         "frozen": frozen,
@@ -67,7 +67,20 @@ def networks():
             nn.Flatten(),
             nn.Linear(8, 3),
         ),
+        "convs": nn.Sequential(
+            nn.Unflatten(1, (2, 2, 1)),
+            nn.ZeroPad2d((0, 6, 0, 5)),
+            nn.Conv2d(2, 4, (2, 3), stride=(1, 2), padding=(0, 1), bias=False),
+            nn.Conv2d(4, 4, 3, padding="same", groups=2),
+            nn.Tanh(),
+            nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect"),
+            nn.Conv2d(2, 2, 2, dilation=2),
+            nn.Flatten(),
+            nn.LazyLinear(3),
+        ),
     }
+    found["convs"](torch.zeros(1, 4))
+    return found
 
 
 @pytest.mark.parametrize("kind", ["empirical", "ggn"])
