@@ -85,13 +85,16 @@ def _avalanche(function: str, **when: Any) -> Callable[[], list[PluginMetric[Any
     return make
 
 
-def _ours(module: str, name: str) -> Callable[[], list[PluginMetric[Any]]]:
+def _ours(
+    module: str, name: str, **arguments: Any
+) -> Callable[[], list[PluginMetric[Any]]]:
     """Delay the import of a metric of `avalanche_ext.metrics`."""
 
     def make() -> list[PluginMetric[Any]]:
         from importlib import import_module
 
-        return [getattr(import_module(f"avalanche_ext.metrics.{module}"), name)()]
+        metric = getattr(import_module(f"avalanche_ext.metrics.{module}"), name)
+        return [metric(**arguments)]
 
     return make
 
@@ -113,6 +116,10 @@ METRICS: dict[str, Callable[[], list[PluginMetric[Any]]]] = {
         "confusion_matrix_metrics", stream=True, save_image=False
     ),
     "memory_bytes": _ours("memory", "MemoryBytes"),
+    # a pass over at most so many images of each past experience
+    "gradient_reconstruction": _ours(
+        "gradient_reconstruction", "GradientReconstructionError", max_points=2000
+    ),
     "timing": _avalanche("timing_metrics", epoch=True, stream=True),
     "ram": _avalanche(
         "ram_usage_metrics", every=_MEMORY_EVERY, epoch=True, stream=True

@@ -25,6 +25,7 @@ class Settings:
         smoke: Whether this is the recipe's small size.
         resume: Whether to go on after the last finished experience.
         loggers: Names of loggers; ``None`` chooses by where the output goes.
+        metrics: Names of further metrics, besides those of every run.
         out: Folder of all results.
         note: A remark, for instance which images these are; shown in the table.
     """
@@ -37,6 +38,7 @@ class Settings:
     smoke: bool = False
     resume: bool = False
     loggers: Sequence[str] | None = None
+    metrics: Sequence[str] | None = None
     out: Path = Path("results")
     note: str = ""
 

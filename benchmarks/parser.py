@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from benchmarks.evaluation import LOGGERS
+from benchmarks.evaluation import LOGGERS, METRICS
 from benchmarks.names import UsageError, nearest
 from benchmarks.options import Run, Settings
 from benchmarks.recipes.recipe import Recipe
@@ -74,6 +74,12 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
         metavar="NAME",
         help="Avalanche's loggers by name; null: text, and interactive in a terminal",
     )
+    add(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="further metrics by name, e.g. gradient_reconstruction or timing",
+    )
     add("--out", type=str, default="results", help="folder of all results")
     add("--note", type=str, default="", help="remark that the table shows")
     parser.add_function_arguments(recipe.function, as_group=True)
@@ -105,6 +111,7 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
         raise UsageError(_one_line(error, parser)) from error
     _refuse_unknown("stream", [values["stream"]], STREAMS)
     _refuse_unknown("logger", values["loggers"] or (), LOGGERS)
+    _refuse_unknown("metric", values["metrics"] or (), METRICS)
     _refuse_conflict(values, saved)
     return _run(recipe, values, protocol)
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from benchmarks.evaluate import accuracy_row, classes_of
-from benchmarks.evaluation import make_evaluator
+from benchmarks.evaluation import DEFAULT_METRICS, make_evaluator
 from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
 from benchmarks.recipes.recipe import Setup
@@ -79,8 +79,11 @@ def start(run: Run, command: str) -> Training:
         setup = run.recipe.function(**run.options)
         benchmark = _make_benchmark(run.settings, setup)
         RNGManager.set_random_seeds(run.settings.seed)
+        further = run.settings.metrics or ()
         evaluator = make_evaluator(
-            loggers=choose_loggers(run.settings.loggers), out=run.folder.path
+            metrics=(*DEFAULT_METRICS, *further),
+            loggers=choose_loggers(run.settings.loggers),
+            out=run.folder.path,
         )
         strategy = setup.make_strategy(evaluator=evaluator, device=device)
     except (ValueError, FileNotFoundError) as error:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, pad
 
+from avalanche_ext._checks import require_choice, require_whole
+
 FisherKind = Literal["empirical", "ggn"]
 
 _Named = dict[str, Tensor]
@@ -56,7 +58,8 @@ def diagonal_fisher(
         for those that no logit depends on.
 
     Raises:
-        ValueError: If inputs and targets differ in number, or ``chunk`` is below 1.
+        ValueError: If inputs and targets differ in number, or an argument is out of
+            its range.
 
     Example:
         One example, two classes at probability 1/2 each:
@@ -75,8 +78,8 @@ def diagonal_fisher(
         raise ValueError(
             f"{len(targets)} targets for {len(inputs)} inputs; wanted as many"
         )
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}; wanted at least 1")
+    require_choice(("empirical", "ggn"), kind=kind)
+    require_whole(1, chunk=chunk)
     engine = _SquaredGradients(model, arguments)
     if not len(inputs):
         return engine.zeros()
@@ -242,7 +245,7 @@ def _layer_gradients(layer: _Layer, a: Tensor, g: Tensor) -> tuple[Tensor, Tenso
     """Per-example gradients of weight and bias, from inputs and output gradients."""
     if isinstance(layer, nn.Linear):
         return g[:, :, None] * a[:, None, :], g
-    height, width = layer.padding  # type: ignore[misc]
+    height, width = (int(side) for side in layer.padding)  # "same" is not plain
     patches = pad(a, (width, width, height, height))
     for axis, (size, step) in enumerate(
         zip(layer.kernel_size, layer.stride, strict=True)
@@ -263,7 +266,8 @@ def _layer_squares(
         squares = g.square() * weights[:, None]
         return squares.T @ a.square(), squares.sum(0)
     weight, bias = _layer_gradients(layer, a, g)
-    return tuple(torch.tensordot(weights, d.square(), 1) for d in (weight, bias))  # type: ignore[return-value]
+    squares, of_bias = (torch.tensordot(weights, d.square(), 1) for d in (weight, bias))
+    return squares, of_bias
 
 
 def _names(name: str, layer: _Layer) -> list[str]:

@@ -53,7 +53,8 @@ class GradientReconstructionError(PluginMetric[dict[str, float]]):
       scaled accordingly; one whose plugins act after the backward pass (GEM) is not
       seen.
     - ``curvature`` and ``residual``: norms of the two parts of
-      :math:`e = A + B`, with :math:`r_i = h_i - y_i` at :math:`w_t`,
+      :math:`e = A + B`, with :math:`r_i = h_i - y_i` at :math:`w_t` (h is 0 for
+      classes that come later),
 
     .. math:: B = \sum_{D \setminus M2} J_i(w)^T r_i + \delta_R w_t
 
@@ -64,8 +65,9 @@ class GradientReconstructionError(PluginMetric[dict[str, float]]):
     All gradients are taken in evaluation mode, without augmentation and label
     smoothing; model, gradients and random generators are left as found.
 
-    Callbacks: ``before_training_exp``, ``after_training_epoch`` and
-    ``after_training_iteration`` measure; ``after_training_exp`` keeps the data.
+    Callbacks: ``before_train_dataset_adaptation`` asks the model;
+    ``before_training_exp``, ``after_training_epoch`` and ``after_training_iteration``
+    measure; ``after_training_exp`` keeps the data.
     Between experiences it keeps references to the past data.
 
     Args:
@@ -118,12 +120,15 @@ class GradientReconstructionError(PluginMetric[dict[str, float]]):
         """Return the last measurement, by part."""
         return dict(self.values)
 
-    def before_training_exp(self, strategy: SupervisedTemplate) -> Any:
-        """Ask the model about the past, and measure at the start."""
+    def before_train_dataset_adaptation(self, strategy: SupervisedTemplate) -> None:
+        """Ask the model about the past, before it grows."""
         self._logits = [
             logits_of(strategy.model, self._batches(data, strategy))[0]
             for data, _ in self._thinned()
         ]
+
+    def before_training_exp(self, strategy: SupervisedTemplate) -> Any:
+        """Measure at the start."""
         self._start = {
             n: p.detach().clone() for n, p in parameters_by_name(strategy.model).items()
         }

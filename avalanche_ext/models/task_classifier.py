@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.models import DynamicModule, MultiTaskModule
-from avalanche.models.utils import is_multi_task_module
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -286,15 +285,14 @@ def require_task_labels(model: nn.Module, experience: CLExperience) -> None:
 
     Raises:
         ValueError: If the model has several heads, as Avalanche's, and the experience
-            no task labels. A `TaskIncrementalClassifier` does without.
+            no task labels. A `TaskClassifier` does without.
     """
-    if (
-        is_multi_task_module(model)
-        and not isinstance(model, TaskIncrementalClassifier)
-        and not hasattr(experience, "task_labels")
-    ):
+    # also where it is the classifier of a TaskIncrementalClassifier
+    kinds = {type(m) for m in model.modules() if isinstance(m, MultiTaskModule)}
+    several = [k for k in kinds if not issubclass(k, TaskIncrementalClassifier)]
+    if several and not hasattr(experience, "task_labels"):
         raise ValueError(
-            f"{type(model).__name__} has several heads, but the stream has no task "
+            f"{several[0].__name__} has several heads, but the stream has no task "
             "labels; wanted a benchmark with them, e.g. SplitMNIST(..., "
-            "return_task_id=True) or task_incremental_benchmark(benchmark)"
+            "return_task_id=True), or a TaskClassifier, which does without"
         )

@@ -110,9 +110,7 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         if temperature == 0:
             raise ValueError("temperature is 0; wanted a number above 0")
         if label_smoothing >= 1:
-            raise ValueError(
-                f"label_smoothing is {label_smoothing}; wanted a number below 1"
-            )
+            raise ValueError(f"label_smoothing is {label_smoothing}; wanted below 1")
         require_choice((True, False), scale_tau=scale_tau)
         require_choice(("plain", "centred"), replay_correction=replay_correction)
         require_choice(("eval", "train"), soft_target_transform=soft_target_transform)
@@ -148,9 +146,12 @@ class FunctionalPriorPlugin(SupervisedPlugin):
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Append the memory to the data of the experience."""
+        require_task_labels(strategy.model, strategy.experience)
         if self.active:
             self.buffer.require_enough(strategy.experience)
         self._rows, self._centre = None, {}
+        if self.logits is not None and len(self.logits) != len(self.buffer.buffer):
+            self._ask(strategy)  # it was resized
         if not any((self.tau, self.tau2)) or self.logits is None:
             return
         sizes = [len(p) for p in self.buffer.positions]
@@ -163,7 +164,6 @@ class FunctionalPriorPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Shuffle uniformly; take the gradient of replay at the start."""
-        require_task_labels(strategy.model, strategy.experience)
         if self._rows is None:
             return
         shuffle_uniformly(
@@ -197,12 +197,9 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self._batch = None
         if self._centre:
             named, start = parameters_by_name(strategy.model), self._centre["start"]
-            bias = self._centre["trained"]
             pulls = [
-                torch.vdot(
-                    bias[n].to(start[n]).flatten(), (named[n] - start[n]).flatten()
-                )
-                for n in bias
+                (bias.to(start[n]) * (named[n] - start[n])).sum()
+                for n, bias in self._centre["trained"].items()
             ]
             strategy.loss -= torch.stack(pulls).sum() / len(strategy.adapted_dataset)
         self._finite.look_at(strategy.loss)
@@ -212,12 +209,16 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self._finite.require()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Choose points of the experience; ask the model about all of them."""
+        """Choose points (none, if resized to 0); ask the model about all of them."""
         self._rows, self._centre = None, {}
-        if not self.active:
+        if self.active or (any((self.tau, self.tau2)) and self.buffer.positions):
+            self.buffer.post_adapt(strategy, strategy.experience)
+            self._ask(strategy)
+
+    def _ask(self, strategy: Any) -> None:
+        memory, self.logits = self.buffer.buffer, None
+        if not len(memory):
             return
-        self.buffer.post_adapt(strategy, strategy.experience)
-        memory = self.buffer.buffer
         train = self.soft_target_transform == "train"
         batches = batches_of(
             memory.train() if train else memory.eval(),

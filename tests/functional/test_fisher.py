@@ -173,11 +173,13 @@ def test_no_gradient_of_an_example_is_made_of_a_large_linear_layer(rng):
 
 
 def test_wrong_arguments_are_refused():
-    x = torch.zeros(2, 4)
+    model, x, y = nn.Linear(4, 2), torch.zeros(2, 4), torch.zeros(3, dtype=torch.long)
     with pytest.raises(ValueError, match="3 targets for 2 inputs"):
-        diagonal_fisher(nn.Linear(4, 2), x, torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match="chunk is 0; wanted at least 1"):
-        diagonal_fisher(nn.Linear(4, 2), x, torch.zeros(2, dtype=torch.long), chunk=0)
+        diagonal_fisher(model, x, y)
+    with pytest.raises(ValueError, match="chunk is 0; wanted a whole number, at"):
+        diagonal_fisher(model, x, y[:2], chunk=0)
+    with pytest.raises(ValueError, match="kind is 'ef'; wanted"):
+        diagonal_fisher(model, x, y[:2], kind="ef")
 
 
 @pytest.mark.golden("ewc_fr_replay", "fisher_mlp.npz")
