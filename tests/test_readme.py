@@ -14,11 +14,13 @@ from torch.utils.data import TensorDataset
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def small_mnist(n_experiences, **options):
+def small_mnist(n_experiences, return_task_id=False, **options):
     """Images of MNIST's shape, without a download."""
     data = TensorDataset(torch.rand(200, 1, 28, 28), torch.arange(200) % 10)
     data.targets = data.tensors[1].tolist()
-    return nc_benchmark(data, data, n_experiences, task_labels=False, **options)
+    return nc_benchmark(
+        data, data, n_experiences, task_labels=return_task_id, **options
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*have fewer samples, and keep all")
@@ -26,7 +28,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(avalanche.benchmarks, "SplitMNIST", small_mnist)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {}
     for block in blocks:
         exec(block, names)  # noqa: S102
