@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 
 def require_whole(minimum: int, **arguments: Any) -> None:
     """Refuse what is not a whole number from the minimum on.
@@ -45,6 +47,21 @@ def require_real(minimum: float, **arguments: Any) -> None:
             raise ValueError(
                 f"{name} is {value!r}; wanted a number, at least {minimum}"
             )
+
+
+def require_positive(**arguments: Any) -> None:
+    """Refuse what is not a number above 0.
+
+    Args:
+        **arguments: Values by the names the user knows them by.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, value in arguments.items():
+        require_real(0, **{name: value})
+        if value == 0:
+            raise ValueError(f"{name} is {value!r}; wanted a number above 0")
 
 
 def require_fraction(**arguments: Any) -> None:
@@ -95,3 +112,21 @@ def require_kind(kind: type, **arguments: Any) -> None:
             raise ValueError(  # noqa: TRY004
                 f"{name} is {value!r}; wanted a {kind.__name__}"
             )
+
+
+def require_loading(memory_resident: Any, generator: Any) -> None:
+    """Refuse what no loader takes.
+
+    Args:
+        memory_resident: "auto", True or False.
+        generator: One of torch on the CPU, or None.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    require_choice(("auto", True, False), memory_resident=memory_resident)
+    if generator is None:
+        return
+    require_kind(torch.Generator, generator=generator)
+    if generator.device.type != "cpu":
+        raise ValueError(f"generator is on {generator.device}, wanted on cpu")

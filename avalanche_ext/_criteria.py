@@ -55,6 +55,27 @@ def require_plain_cross_entropy(criterion: Any, who: str) -> None:
         )
 
 
+def refuse_beside(plugin: Any, strategy: Any, *kinds: type) -> None:
+    """Refuse plugins that would act on the same memory or loss as another.
+
+    Args:
+        plugin: The one that asks.
+        strategy: Its strategy.
+        *kinds: What may not be beside it.
+
+    Raises:
+        ValueError: If there is another plugin of these classes.
+    """
+    for other in strategy.plugins:
+        if other is not plugin and isinstance(other, kinds):
+            own = type(plugin).__name__
+            raise ValueError(
+                f"plugins hold a {type(other).__name__} beside {own}; wanted one "
+                f"{own}, and ExemplarReplayPlugin, which appends to the data of the "
+                "experience, for another memory"
+            )
+
+
 class CriterionOfBatch:
     """Another loss in place of a strategy's criterion, while one batch's is computed.
 

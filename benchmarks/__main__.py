@@ -18,6 +18,7 @@ usage: python -m benchmarks COMMAND ...
 
   run RECIPE [options]    run one recipe; `run RECIPE --help` shows its options
   list                    show all recipes and streams, and what each needs on disk
+  pretrain FILE [options] train a network and save its weights, for --weights of recipes
   table [RESULTS ...]     print ours beside the papers' figures (default: results)
 """
 HELP = {"-h", "--help"}
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, *rest = arguments
         if name not in COMMANDS:
             raise UsageError(f"unknown command {name}; {nearest(name, COMMANDS)}")
-        if name != "run" and HELP & set(rest):
+        if name not in ("run", "pretrain") and HELP & set(rest):
             print(USAGE, end="")
             return 0
         return COMMANDS[name](rest)
@@ -82,6 +83,12 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
+def _pretrain(arguments: list[str]) -> int:
+    from benchmarks.pretrain import main as pretrain_main
+
+    return pretrain_main(arguments)
+
+
 def _table(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("-"):
@@ -95,6 +102,7 @@ def _table(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "list": _list,
+    "pretrain": _pretrain,
     "table": _table,
 }
 

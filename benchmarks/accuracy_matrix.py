@@ -2,7 +2,8 @@
 
 A matrix is a list of rows. ``matrix[i][j]`` is the accuracy, in [0, 1], on test
 experience ``j`` once training experience ``i`` is finished, and ``None`` where nothing
-was evaluated. ``test_images[j]`` is the number of images of test experience ``j``.
+was evaluated: a row of nothing else belongs to an experience after which nothing was. A
+matrix has one column where the test stream is one complete test set. ``test_images[j]`` is the number of images of test experience ``j``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Matrix: TypeAlias = Sequence[Sequence["float | None"]]
 
 def accuracy_over_experiences(
     matrix: Matrix, test_images: Sequence[int]
-) -> list[float]:
+) -> list[float | None]:
     """Accuracy over everything seen so far, after each training experience.
 
     Row ``i`` gives the mean of its evaluated cells ``j <= i``, each weighted by its
@@ -26,19 +27,24 @@ def accuracy_over_experiences(
         test_images: Number of images of each test experience, > 0.
 
     Returns:
-        E accuracies in [0, 1].
+        E accuracies in [0, 1]; ``None`` for a row without any value.
 
     Raises:
-        ValueError: If a row has no evaluated cell among those seen.
+        ValueError: If a row has values, but none among those seen.
 
     Example:
         >>> accuracy_over_experiences([[1.0, None], [0.5, 1.0]], [100, 300])
         [1.0, 0.875]
     """
-    return [_seen(row[: i + 1], test_images, i) for i, row in enumerate(matrix)]
+    return [_seen(row, test_images, i) for i, row in enumerate(matrix)]
 
 
-def _seen(row: Sequence[float | None], test_images: Sequence[int], i: int) -> float:
+def _seen(
+    row: Sequence[float | None], test_images: Sequence[int], i: int
+) -> float | None:
+    if all(a is None for a in row):
+        return None
+    row = row[: i + 1]
     cells = [(a, n) for a, n in zip(row, test_images, strict=False) if a is not None]
     if not cells:
         raise ValueError(f"row {i} of the accuracy matrix has no value, wanted one")
@@ -108,20 +114,20 @@ def _column(matrix: Matrix, j: int) -> list[float]:
 
 def paper_metrics(
     matrix: Matrix, test_images: Sequence[int]
-) -> dict[str, float | list[float] | None]:
+) -> dict[str, float | list[float | None] | None]:
     """All figures of this module, by the name they have in ``run.json``.
 
     Args:
-        matrix: E >= 1 rows of accuracies, each in [0, 1].
+        matrix: E >= 1 rows of accuracies, each in [0, 1]; the last has a value.
         test_images: Number of images of each test experience, > 0.
 
     Returns:
-        ``final_accuracy``, ``average_incremental_accuracy`` (the plain mean of
-        ``accuracy_over_experiences``), ``forgetting``, ``backward_transfer``,
-        all fractions, and ``accuracy_over_experiences``, a list.
+        ``final_accuracy``, ``average_incremental_accuracy`` (the plain mean of the
+        values of ``accuracy_over_experiences``), ``forgetting``,
+        ``backward_transfer``, all fractions, and ``accuracy_over_experiences``, a list.
 
     Raises:
-        ValueError: If the matrix has no row.
+        ValueError: If the matrix has no row, or its last one has no value.
 
     Example:
         >>> figures = paper_metrics([[1.0, None], [0.5, 1.0]], [100, 100])
@@ -131,9 +137,12 @@ def paper_metrics(
     if not matrix:
         raise ValueError("the accuracy matrix has 0 rows, wanted at least 1")
     seen = accuracy_over_experiences(matrix, test_images)
+    evaluated = [a for a in seen if a is not None]
+    if seen[-1] is None:
+        raise ValueError("the last row of the accuracy matrix has no value, wanted one")
     return {
         "final_accuracy": seen[-1],
-        "average_incremental_accuracy": sum(seen) / len(seen),
+        "average_incremental_accuracy": sum(evaluated) / len(evaluated),
         "forgetting": forgetting(matrix),
         "backward_transfer": backward_transfer(matrix),
         "accuracy_over_experiences": seen,

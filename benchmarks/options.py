@@ -26,6 +26,8 @@ class Settings:
         resume: Whether to go on after the last finished experience.
         loggers: Names of loggers; ``None`` chooses by where the output goes.
         metrics: Names of further metrics, besides those of every run.
+        eval_every: Evaluate and save after every so many-th experience, and the last;
+            >= 1.
         out: Folder of all results.
         note: A remark, for instance which images these are; shown in the table.
     """
@@ -39,6 +41,7 @@ class Settings:
     resume: bool = False
     loggers: Sequence[str] | None = None
     metrics: Sequence[str] | None = None
+    eval_every: int = 1
     out: Path = Path("results")
     note: str = ""
 

@@ -80,6 +80,12 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
         metavar="NAME",
         help="further metrics by name, e.g. gradient_reconstruction or timing",
     )
+    add(
+        "--eval-every",
+        type=PositiveInt,
+        default=1,
+        help="evaluate and save after every so many-th experience, and the last",
+    )
     add("--out", type=str, default="results", help="folder of all results")
     add("--note", type=str, default="", help="remark that the table shows")
     parser.add_function_arguments(recipe.function, as_group=True)
@@ -103,12 +109,12 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
     """
     parser = make_parser(recipe)
     protocol = parser.get_defaults().as_dict()
-    arguments = [_canonical(argument, parser) for argument in arguments]
+    arguments = [canonical(argument, parser) for argument in arguments]
     try:
         saved = _set_defaults(parser, recipe, arguments)
         values = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
-        raise UsageError(_one_line(error, parser)) from error
+        raise UsageError(one_line(error, parser)) from error
     _refuse_unknown("stream", [values["stream"]], STREAMS)
     _refuse_unknown("logger", values["loggers"] or (), LOGGERS)
     _refuse_unknown("metric", values["metrics"] or (), METRICS)
@@ -118,8 +124,8 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
 
 def _run(recipe: Recipe, values: Mapping[str, Any], protocol: Mapping[str, Any]) -> Run:
     names = {field.name for field in fields(Settings)}
-    own = {k: _bare(v) for k, v in values.items() if k not in {*names, "config"}}
-    settings = {k: _bare(v) for k, v in values.items() if k in names}
+    own = {k: bare(v) for k, v in values.items() if k not in {*names, "config"}}
+    settings = {k: bare(v) for k, v in values.items() if k in names}
     settings["out"] = Path(settings["out"])
     if settings["dataset_root"] is not None:
         settings["dataset_root"] = Path(settings["dataset_root"]).expanduser()
@@ -129,16 +135,31 @@ def _run(recipe: Recipe, values: Mapping[str, Any], protocol: Mapping[str, Any])
     )
 
 
-def _bare(value: Any) -> Any:
-    """Take a checked value out of its type: a ``PositiveInt`` becomes an ``int``."""
+def bare(value: Any) -> Any:
+    """Take a checked value out of its type: a ``PositiveInt`` becomes an ``int``.
+
+    Args:
+        value: Of an option.
+
+    Returns:
+        The same, of Python's own type.
+    """
     if isinstance(value, list | tuple):
-        return type(value)(_bare(item) for item in value)
+        return type(value)(bare(item) for item in value)
     kinds = [k for k in (bool, int, float, str) if isinstance(value, k)]
     return kinds[0](value) if kinds else value
 
 
-def _canonical(argument: str, parser: ArgumentParser) -> str:
-    """Read ``--train-epochs`` as ``--train_epochs`` and ``--dataset_root`` likewise."""
+def canonical(argument: str, parser: ArgumentParser) -> str:
+    """Read ``--train-epochs`` as ``--train_epochs`` and ``--dataset_root`` likewise.
+
+    Args:
+        argument: A word of the command line.
+        parser: Knows the options.
+
+    Returns:
+        The word as the parser knows it.
+    """
     name, equals, value = argument.partition("=")
     known = {option.replace("-", "_"): option for option in _options(parser)}
     if not name.startswith("--"):
@@ -190,8 +211,16 @@ def _refuse_unknown(kind: str, names: Iterable[str], valid: Iterable[str]) -> No
             raise UsageError(f"unknown {kind} {name}; {nearest(name, valid)}")
 
 
-def _one_line(error: ArgumentError, parser: ArgumentParser) -> str:
-    """An error of the parser in one line, with the nearest name of an option."""
+def one_line(error: ArgumentError, parser: ArgumentParser) -> str:
+    """An error of the parser in one line, with the nearest name of an option.
+
+    Args:
+        error: The error.
+        parser: Knows the options.
+
+    Returns:
+        The line.
+    """
     text = " ".join(str(error).split())
     text = re.sub(r'^Parser key "([^"]+)":', r"--\1:", text).replace("typing.", "")
     unknown = re.search(r"^unrecognized arguments: (--[^\s=]+)|^Option '(\S+)'", text)

@@ -203,15 +203,23 @@ class Training:
 
         began = time.monotonic()
         self.strategy.train(experience)
-        row = accuracy_row(self.strategy, self.tests, seen)
+        row: list[float | None] = [None] * len(self.tests)
+        if due := self._evaluation_is_due():
+            row = accuracy_row(self.strategy, self.tests, seen)
         self.progress.add(
             row,
             minutes=(time.monotonic() - began) / 60,
             memory_bytes=memory_bytes(self.strategy),
             device=self.strategy.device,
         )
-        self._save()
-        self._write()
+        if due:
+            self._save()
+            self._write()
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether the experience just trained is a K-th one, or the last."""
+        n, of = self.n_finished + 1, len(self.benchmark.train_stream)
+        return n % self.run.settings.eval_every == 0 or n == of
 
     def _save(self) -> None:
         from avalanche_ext.checkpoint import CheckpointError, save_checkpoint

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks import classic, nc_benchmark
+from avalanche.benchmarks import classic, nc_benchmark, ni_benchmark
 from torchvision import transforms
 
 from benchmarks import stream_data
 from benchmarks.names import UsageError, nearest
 from benchmarks.stream_fields import Augmentation, StreamInfo
+from benchmarks.stream_nic import nic_assignment
 
 _PAPERS_SEED = 1993  # NumPy's, of the class orders since iCaRL
 _SAME_CLASSES = ("PermutedMNIST", "RotatedMNIST")
@@ -82,16 +83,21 @@ def build(
     root = stream_data.data_folder(info, dataset_root)
     train, evaluation = _transforms(info, options)
     with stream_data.data_access(info, root, download):
-        if info.classic == "nc_benchmark":
+        if info.classic in ("nc_benchmark", "ni_benchmark"):
             size = options.image_size or info.image_shape[-1]
             read = stream_data.DATA_SETS[info.name]
             data = read(root, image_size=size, download=download)
             n_classes = info.n_classes or len(data[0].classes)
             arguments = _arguments(info, options, n_classes)
-            benchmark = nc_benchmark(
+            make = nc_benchmark
+            if info.classic == "ni_benchmark":
+                make = ni_benchmark
+                assignment = nic_assignment(data[0].targets, options.seed)
+                arguments["fixed_exp_assignment"] = assignment
+            benchmark = make(
                 *data, train_transform=train, eval_transform=evaluation, **arguments
             )
-            return _with_fewer_images(benchmark, options)
+            return _shortened(benchmark, info, options)
         roots = ["dataset_root"]
         if info.classic == "SplitCIFAR110":
             roots = ["dataset_root_cifar10", "dataset_root_cifar100"]
@@ -101,12 +107,15 @@ def build(
             eval_transform=evaluation,
             **arguments,
         )
-        return _with_fewer_images(benchmark, options)
+        return _shortened(benchmark, info, options)
 
 
-def _with_fewer_images(benchmark: Any, options: StreamOptions) -> Any:
-    n = options.images_per_class
-    return stream_data.first_of_each_class(benchmark, n) if n else benchmark
+def _shortened(benchmark: Any, info: StreamInfo, options: StreamOptions) -> Any:
+    if info.classic == "CORe50":
+        n = options.n_experiences or info.n_experiences or 0
+        benchmark = stream_data.first_experiences(benchmark, n, info.test_step)
+    few = options.images_per_class or info.images_per_class
+    return stream_data.first_of_each_class(benchmark, few) if few else benchmark
 
 
 def _check(info: StreamInfo, options: StreamOptions) -> None:
@@ -119,11 +128,13 @@ def _check(info: StreamInfo, options: StreamOptions) -> None:
                 f"{info.name}: {option} is {value!r}; wanted none, since Avalanche's "
                 f"{info.classic} does not take it"
             )
-    _check_number(info, "n_experiences", options.n_experiences, 1)
+    core50 = info.classic == "CORe50"
+    longest = info.n_experiences if core50 else None
+    _check_number(info, "n_experiences", options.n_experiences, 1, longest)
     _check_number(info, "first_experience_classes", options.first_experience_classes, 1)
     _check_number(info, "image_size", options.image_size, 1)
     _check_number(info, "images_per_class", options.images_per_class, 1)
-    most = 9 if info.classic == "CORe50" else 2**32 - 1
+    most = 9 if core50 else 2**32 - 1
     _check_number(info, "seed", options.seed, 0, most)
 
 
@@ -148,7 +159,9 @@ def _arguments(
     """The options in the words of Avalanche's function."""
     if info.classic == "CORe50":
         scenario = info.name.removeprefix("core50_")
-        return {"scenario": scenario, "run": options.seed}
+        mini = scenario.startswith("mini_")
+        scenario = scenario.removeprefix("mini_")
+        return {"scenario": scenario, "mini": mini, "run": options.seed}
     n_experiences = options.n_experiences or info.n_experiences
     if n_experiences is None:
         raise UsageError(f"{info.name}: n_experiences is None; wanted an integer >= 1")
@@ -156,6 +169,8 @@ def _arguments(
     if "task_labels" not in info.refused:
         plain = info.classic == "nc_benchmark"
         arguments["task_labels" if plain else "return_task_id"] = options.task_labels
+    if info.classic == "ni_benchmark":
+        return arguments
     if info.classic in _SAME_CLASSES:
         return {**arguments, "seed": options.seed}
     return {

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -24,8 +25,8 @@ from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche.benchmarks.datasets.omniglot import Omniglot
 from PIL import Image
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
-from torchvision.transforms import Resize
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, ImageFolder
+from torchvision.transforms import Compose, Grayscale, Pad, Resize
 
 from benchmarks.names import UsageError
 from benchmarks.stream_fields import StreamInfo
@@ -113,12 +114,40 @@ def first_of_each_class(benchmark: Any, images_per_class: int) -> Any:
     """
     train = []
     for experience in benchmark.train_stream:
-        targets = np.array(list(experience.dataset.targets))
-        rows = [np.flatnonzero(targets == c)[:images_per_class] for c in set(targets)]
-        train.append(experience.dataset.subset(np.sort(np.concatenate(rows)).tolist()))
+        rows = _first_rows(experience.dataset.targets, images_per_class)
+        train.append(experience.dataset.subset(rows))
     test = [experience.dataset for experience in benchmark.test_stream]
-    shorter = benchmark_from_datasets(train=train, test=test)
-    return with_classes_timeline(with_task_labels(shorter))
+    return _from_parts(train, test)
+
+
+def first_experiences(benchmark: Any, n_experiences: int, test_step: int) -> Any:
+    """Take the beginning of a benchmark, and test on a share of its test images.
+
+    Args:
+        benchmark: With the streams ``train_stream`` and ``test_stream``.
+        n_experiences: Number of training experiences to keep, the first ones.
+        test_step: Every how many-th image is kept of each test experience.
+
+    Returns:
+        A benchmark with so many training experiences, and all test experiences.
+    """
+    tests = [experience.dataset for experience in benchmark.test_stream]
+    return _from_parts(
+        [e.dataset for e in islice(benchmark.train_stream, n_experiences)],
+        [data.subset(list(range(0, len(data), test_step))) for data in tests],
+    )
+
+
+def _from_parts(train: list[Any], test: list[Any]) -> Any:
+    made = benchmark_from_datasets(train=train, test=test)
+    return with_classes_timeline(with_task_labels(made))
+
+
+def _first_rows(targets: Any, images_per_class: int) -> list[int]:
+    """Indices of the first images of each class, in order."""
+    labels = np.array(list(targets))
+    rows = [np.flatnonzero(labels == c)[:images_per_class] for c in set(labels)]
+    return np.sort(np.concatenate(rows)).tolist()
 
 
 class Digits(Dataset[tuple[Image.Image, int]]):
@@ -207,6 +236,26 @@ def _both_cifars(root: Path, train: bool, download: bool) -> CIFAR10:
     return both
 
 
+def mnist_rgb(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
+    """MNIST with a border of two pixels, in three equal channels.
+
+    Args:
+        root: Folder of the data.
+        download: Whether they may be downloaded.
+
+    Returns:
+        All training images; for testing, the first 200 of each class.
+    """
+    fit = Compose([Pad(2), Grayscale(3)])
+    train, test = (
+        MNIST(str(root), train=part, transform=fit, download=download)
+        for part in (True, False)
+    )
+    for part in (train, test):  # of tensors, Avalanche finds no class in a Subset
+        part.targets = part.targets.tolist()
+    return train, Subset(test, _first_rows(test.targets, 200))
+
+
 def image_folder(root: Path, *, image_size: int, **_: Any) -> tuple[Any, Any]:
     """The user's images, read when needed and resized to squares.
 
@@ -232,6 +281,8 @@ def image_folder(root: Path, *, image_size: int, **_: Any) -> tuple[Any, Any]:
 
 
 DATA_SETS = {
+    "mnist_nc": mnist_rgb,
+    "mnist_nic": mnist_rgb,
     "split_cifar10_100": cifar10_100,
     "split_digits": digits,
     "split_omniglot": omniglot,

@@ -37,6 +37,9 @@ class StreamInfo:
         first_option: The function's argument for the size of the first experience;
             empty: it has none.
         refused: Options of `make_stream` that do not apply to this stream.
+        images_per_class: Training images of each class in an experience unless asked
+            otherwise; ``None``: all.
+        test_step: Every how many-th image of the test list is evaluated.
     """
 
     name: str
@@ -56,3 +59,5 @@ class StreamInfo:
     files: tuple[str, ...]
     first_option: str = ""
     refused: tuple[str, ...] = ("image_size",)
+    images_per_class: int | None = None
+    test_step: int = 1

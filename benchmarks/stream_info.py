@@ -23,7 +23,7 @@ _CIFAR10_FILES = _below(
 )
 _CIFAR100_FILES = _below("cifar-100-python", "train test meta")
 _CORE50_FILES = (
-    "core50_128x128 batches_filelists NIC_v2_79 NIC_v2_196 NIC_v2_391 "
+    "batches_filelists NIC_v2_79 NIC_v2_196 NIC_v2_391 "
     "paths.pkl labels.pkl LUP.pkl labels2names.pkl"
 )
 
@@ -66,6 +66,28 @@ _CIFAR10 = StreamInfo(
     files=_CIFAR10_FILES,
     first_option="first_exp_with_half_classes",
 )
+# digits as small colour images, so that networks of photographs can look at them
+_MNIST_NC = replace(
+    _MNIST,
+    name="mnist_nc",
+    description="digits as 32x32 colour images, few of them, 2 new classes at a time",
+    classic="nc_benchmark",
+    image_shape=(3, 32, 32),
+    mean=_CIFAR10.mean,
+    std=_CIFAR10.std,
+    normalization="of CIFAR-10",
+    first_option="per_exp_classes",
+    images_per_class=150,
+)
+_MNIST_NIC = replace(
+    _MNIST_NC,
+    name="mnist_nic",
+    description="the same, 3 classes, then one at a time, which come back",
+    classic="ni_benchmark",
+    n_experiences=28,
+    refused=(*_SAME_CLASSES, "n_experiences", "task_labels"),
+    images_per_class=None,
+)
 _IMAGENET = StreamInfo(
     name="split_imagenet",
     description="ILSVRC 2012, new classes in each experience",
@@ -106,23 +128,34 @@ _DIGITS = StreamInfo(
 )
 
 
-def _core50(scenario: str, n_experiences: int, description: str) -> StreamInfo:
+def _core50(
+    scenario: str, n_experiences: int, description: str, *, size: int = 128
+) -> StreamInfo:
+    mini = "mini_" if size == 32 else ""
     return StreamInfo(
-        name=f"core50_{scenario}",
+        name=f"core50_{mini}{scenario}",
         description=f"50 objects on video, {description}; seed 0-9 is the run",
         classic="CORe50",
-        image_shape=(3, 128, 128),
+        image_shape=(3, size, size),
         n_classes=50,
         n_experiences=n_experiences,
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
-        augmentation="horizontal flip",
-        source="bias.csr.unibo.it and vlomonaco.github.io",
-        size="4 GB",
+        normalization="of ImageNet",
+        source=f"{'vps.continualai.org' if mini else 'bias.csr.unibo.it'} and "
+        "vlomonaco.github.io",
+        size="below 1 GB" if mini else "4 GB",
         folder="core50",
-        files=tuple(_CORE50_FILES.split()),
-        refused=("n_experiences", *_SAME_CLASSES, "task_labels"),
+        files=(f"core50_{size}x{size}", *_CORE50_FILES.split()),
+        refused=(*_SAME_CLASSES, "task_labels"),
+        test_step=20 if scenario.startswith("nicv2") else 1,
     )
+
+
+_NICV2 = [
+    (f"nicv2_{n}", n, "new objects and backgrounds, which come back")
+    for n in (79, 196, 391)
+]
 
 
 _ALL = (
@@ -148,6 +181,8 @@ _ALL = (
         description="MNIST, its pixels permuted anew in each experience",
         classic="PermutedMNIST",
     ),
+    _MNIST_NC,
+    _MNIST_NIC,
     _CIFAR10,
     replace(
         _CIFAR10,
@@ -216,9 +251,8 @@ _ALL = (
     _IMAGENET,
     _core50("nc", 9, "new objects in each experience"),
     _core50("ni", 8, "new backgrounds in each experience"),
-    _core50("nicv2_79", 79, "new objects and backgrounds"),
-    _core50("nicv2_196", 196, "new objects and backgrounds"),
-    _core50("nicv2_391", 391, "new objects and backgrounds"),
+    *(_core50(*nicv2) for nicv2 in _NICV2),
+    *(_core50(*nicv2, size=32) for nicv2 in _NICV2),
     replace(
         _MNIST,
         name="split_omniglot",

@@ -39,12 +39,13 @@ def make_stream(
     """Build an Avalanche benchmark.
 
     Where experiences bring new classes, labels are numbered in the order in which the
-    classes appear. The global random generators are neither read nor changed.
+    classes appear; where they come back (CORe50, ``mnist_nic``) they keep those of the
+    data. The global random generators are neither read nor changed.
 
     Args:
         name: A key of ``STREAMS``.
         n_experiences: Number of experiences, the first included; ``None`` takes the
-            stream's own.
+            stream's own. Of CORe50, so many of the first.
         first_experience_classes: Classes of the first experience; the others share the
             rest equally. ``None``: all share equally.
         class_order: ``"natural"`` (0, 1, 2...), ``"icarl"`` (the permutation of NumPy
@@ -57,7 +58,7 @@ def make_stream(
         task_labels: Whether each experience has a task label of its own, or all 0.
         image_size: Height and width to which ``image_folder`` resizes, > 0.
         images_per_class: Training images of each class in an experience, the first of
-            the data set, > 0; ``None``: all.
+            the data set, > 0; ``None``: the stream's own, or all.
         augment: Whether training images get the random transforms of the stream.
         normalize: Whether mean and standard deviation are normalised.
         dataset_root: Folder of the data; ``None`` is Avalanche's default.

@@ -35,12 +35,15 @@ from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
     BDRPlugin,
     CwDPlugin,
+    CWRStarPlugin,
     ExemplarReplayPlugin,
     FunctionalPriorPlugin,
     ImprintingPlugin,
+    LatentReplayPlugin,
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
+    SynapticIntelligencePlugin,
 )
 from avalanche_ext.strategies import BDR, LUCIR, EWCFRReplay
 
@@ -155,9 +158,48 @@ def _bdr(**options: Any) -> Any:
     return naive_with(memory, BDRPlugin(), model=toy_model(cosine=False), **options)
 
 
+def _cwr_star(**options: Any) -> Any:
+    return naive_with(CWRStarPlugin(), model=toy_model(cosine=False), **options)
+
+
+def _cwr_star_everything(**options: Any) -> Any:
+    # with a memory that joins in the data loader
+    replay = ReplayPlugin(12, storage_policy=HerdingBuffer(max_size=12))
+    cwr = CWRStarPlugin(
+        "train_classifier",
+        repeat="per_pattern",
+        mask_unseen=True,
+        buffer=replay.storage_policy,
+    )
+    return naive_with(cwr, replay, model=toy_model(cosine=False), **options)
+
+
+def _synaptic_intelligence(strength: float, **options: Any) -> Any:
+    o = {k: options.pop(k) for k in ("mode", "trajectory", "scale") if k in options}
+    plugin = SynapticIntelligencePlugin(strength, **o)
+    return naive_with(plugin, model=toy_model(cosine=False), **options)
+
+
 def _functional_prior(**options: Any) -> Any:
     prior = FunctionalPriorPlugin(MemorablePastBuffer(6), temperature=2.0)
     return naive_with(prior, model=toy_model(cosine=False), **options)
+
+
+def _latent_replay(**options: Any) -> Any:
+    own = {"latent_layer", "memory_size", "latent_dtype", "freeze_first", "below"}
+    own |= {"cache_current", "order", "replacement", "generator"}
+    given = {k: options.pop(k) for k in own & options.keys()}
+    model = options.pop("model", None) or toy_model()
+    plugin = LatentReplayPlugin(
+        model,
+        **{
+            "latent_layer": "feature_extractor.3",
+            "input_shape": (1, SIDE, SIDE),
+            "memory_size": 20,
+            **given,
+        },
+    )
+    return naive_with(plugin, model=model, **options)
 
 
 def _memorable_past(**options: Any) -> Any:
@@ -181,6 +223,8 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     ),
     "BDRPlugin": _bdr,
     "CwDPlugin": lambda **o: naive_with(CwDPlugin(experiences="all"), **o),
+    "CWRStarPlugin": _cwr_star,
+    "CWRStarPlugin-everything": _cwr_star_everything,
     "EWCFRReplay": lambda **o: build(
         EWCFRReplay, **{"memory_size": 6, "model": task_model(), **o}
     ),
@@ -204,6 +248,20 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
         **o,
     ),
     "FunctionalPriorPlugin": _functional_prior,
+    "LatentReplayPlugin": _latent_replay,
+    "LatentReplayPlugin-uint8": lambda **o: _latent_replay(
+        latent_dtype="uint8", freeze_first=False, below="adapt", **o
+    ),
+    "LatentReplayPlugin-cached": lambda **o: _latent_replay(
+        cache_current=True,
+        latent_dtype="float16",
+        model=task_model(),
+        generator=torch.Generator().manual_seed(3),
+        **o,
+    ),
+    "LatentReplayPlugin-published": lambda **o: _latent_replay(
+        order="published", replacement="published", **o
+    ),
     "LeftOutEWCPlugin": lambda **o: naive_with(LeftOutEWCPlugin(10.0), **o),
     "MemorablePastBuffer-in-ExemplarReplayPlugin": _memorable_past,
     "LUCIR": lambda **o: build(LUCIR, **{"exemplars_per_class": 5, **o}),
@@ -218,6 +276,10 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "LUCIRPlugin": lambda **o: naive_with(LUCIRPlugin(), **o),
     "ImprintingPlugin": lambda **o: naive_with(ImprintingPlugin(), **o),
     "BalancedFinetuningPlugin": _balanced_finetuning,
+    "SynapticIntelligencePlugin": lambda **o: _synaptic_intelligence(100.0, **o),
+    "SynapticIntelligencePlugin-everything": lambda **o: _synaptic_intelligence(
+        0.9, mode="learning_rate", trajectory="update", scale=(2.0, 0.5), **o
+    ),
     "MemoryResidentPlugin": lambda **o: naive_with(MemoryResidentPlugin(), **o),
     "ExemplarReplayPlugin": lambda **o: naive_with(
         ExemplarReplayPlugin(HerdingBuffer(per_class=5)), **o
@@ -243,6 +305,12 @@ WEIGHTLESS: dict[str, Callable[..., Any]] = {
         FunctionalPriorPlugin(MemorablePastBuffer(0)), **o
     ),
     "LeftOutEWCPlugin": lambda **o: naive_with(LeftOutEWCPlugin(0.0), **o),
+    "SynapticIntelligencePlugin": lambda **o: naive_with(
+        SynapticIntelligencePlugin(0.0), **o
+    ),
+    "SynapticIntelligencePlugin-learning_rate": lambda **o: naive_with(
+        SynapticIntelligencePlugin(0.0, mode="learning_rate"), **o
+    ),
     "MemoryResidentPlugin-False": lambda **o: naive_with(
         MemoryResidentPlugin(memory_resident=False), **o
     ),

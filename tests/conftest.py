@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 
 #: Files no test uses, each with the reason; printed at the end of a run.
 UNUSED = {
-    ("ar1star", "*"): "AR1* is not part of the package yet",
     ("rerelrp", "*"): "ReReLRP is not part of the package yet",
     ("mnemonics", "*"): "Mnemonics is not part of the package yet",
 }
@@ -73,16 +72,16 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def golden(request):
-    """Content of a golden file: arrays as tensors and scalars as numbers, or JSON."""
+    """Content of a golden file: arrays as tensors, names and scalars as such, or JSON."""
     path = request.param
     if path.suffix == ".json":
         return json.loads(path.read_text())
     with np.load(path, allow_pickle=False) as arrays:
         return {
-            name: torch.from_numpy(arrays[name])
-            if arrays[name].ndim
-            else arrays[name].item()
-            for name in arrays.files
+            name: torch.from_numpy(value)
+            if value.ndim and value.dtype.kind != "U"
+            else value.tolist()
+            for name, value in arrays.items()
         }
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from core50_folder import lay_core50
 from PIL import Image
-
-from benchmarks.stream_info import STREAMS
 
 
 def dump(path: Path, content: object) -> None:
@@ -30,8 +29,8 @@ def picture(mode: str, size: tuple[int, int], shade: int = 0) -> bytes:
 
 
 def mnist(root: Path, folder: str = "MNIST") -> None:
-    """Three training images and one test image of each class."""
-    for part, copies in (("train", 3), ("t10k", 1)):
+    """220 training images, as many as ``mnist_nic`` wants, and 2 test images a class."""
+    for part, copies in (("train", 220), ("t10k", 2)):
         labels = np.tile(np.arange(10, dtype=np.uint8), copies)
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
@@ -93,26 +92,9 @@ def imagenet(root: Path) -> None:
 
 
 def core50(root: Path, scenario: str) -> None:
-    """One image of two objects in each experience."""
-    from avalanche.benchmarks.classic.core50 import nbatch, scen2dirs
-
-    for folder in STREAMS["core50_nc"].files[:5]:
-        (root / folder).mkdir(parents=True)
-    (root / "NIC_v2_79_cat").mkdir()  # else Avalanche makes many files
-    lists = root / scen2dirs[scenario] / "run3"
-    lists.mkdir(parents=True)
-    text = "s1/o1/a.png 0\ns1/o2/a.png 1\n"
-    (lists / "test_filelist.txt").write_text(text)
-    for i in range(nbatch[scenario]):
-        (lists / f"train_batch_{i:02d}_filelist.txt").write_text(text)
-    for name in ("o1", "o2"):
-        image = picture("RGB", (128, 128))
-        write(root / f"core50_128x128/s1/{name}/a.png", image)
-    nine_empty = {"ni": [[[]] * 9]}
-    for file in ("paths.pkl", "labels2names.pkl"):
-        dump(root / file, [])
-    dump(root / "labels.pkl", nine_empty)
-    dump(root / "LUP.pkl", nine_empty)
+    """Few images of each object, run 3."""
+    size = 32 if scenario.startswith("mini_") else 128
+    lay_core50(root, scenario.removeprefix("mini_"), run=3, size=size)
 
 
 def omniglot(root: Path) -> None:

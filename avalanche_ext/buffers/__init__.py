@@ -1,6 +1,7 @@
 """What is kept of past experiences, and how it is chosen."""
 
 from avalanche_ext.buffers.herding import HerdingBuffer
+from avalanche_ext.buffers.latent import LatentBuffer
 from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 
-__all__ = ["HerdingBuffer", "MemorablePastBuffer"]
+__all__ = ["HerdingBuffer", "LatentBuffer", "MemorablePastBuffer"]

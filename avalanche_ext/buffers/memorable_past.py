@@ -16,7 +16,7 @@ from torch import Tensor
 from avalanche_ext._checks import (
     require_choice,
     require_fraction,
-    require_kind,
+    require_loading,
     require_whole,
 )
 from avalanche_ext.functional.functional_prior import FUNCTION, REPLAY
@@ -87,9 +87,9 @@ class MemorablePastBuffer(ExemplarsBuffer):
         require_choice(get_args(Selection), selection=selection)
         require_choice(("raise", "clip"), on_small=on_small)
         require_whole(1, batch_size=batch_size)
-        if generator is not None:
-            require_kind(torch.Generator, generator=generator)
+        require_loading(memory_resident, generator)
         super().__init__(size)
+        self.size = size  # as an argument, which a checkpoint compares
         self.replay_fraction = float(replay_fraction)
         self.selection = selection
         self.on_small = on_small

@@ -20,7 +20,7 @@ from avalanche_ext.functional.functional_prior import (
 )
 from avalanche_ext.functional.precision import at_least_float32
 from avalanche_ext.loaders import batches_of
-from avalanche_ext.models.past_data import summed_gradient, widened
+from avalanche_ext.models.past_data import of_width, summed_gradient
 
 _ROW = "memory_row"
 
@@ -101,10 +101,9 @@ class MemoryRows:
         model: nn.Module,
         role: int,
         scale: Literal["trained", "unit"],
+        batch_size: int,
         *,
         residual: bool = False,
-        batch_size: int,
-        memory_resident: Literal["auto"] | bool = "auto",
     ) -> dict[str, Tensor]:
         """Gradient of the summed losses of the points in one role.
 
@@ -112,9 +111,8 @@ class MemoryRows:
             model: Any model; found as it was.
             role: `FUNCTION` or `REPLAY`.
             scale: ``"unit"``: as if weights and temperature were 1.
-            residual: Of the losses less those against the soft targets.
             batch_size: Samples at once, >= 1.
-            memory_resident: See `avalanche_ext.loaders.make_loader`.
+            residual: Of the losses less those against the soft targets.
 
         Returns:
             By name of each trained parameter, float64; in evaluation mode.
@@ -127,7 +125,7 @@ class MemoryRows:
             points,
             self.roles.device,
             batch_size=batch_size,
-            memory_resident=memory_resident,
+            memory_resident=self.buffer.memory_resident,
         )
 
         def loss(logits: Tensor, y: Tensor, t: Any, rows: Tensor) -> Tensor:
@@ -175,7 +173,7 @@ class MemoryRows:
         return soft[rows], known[rows]
 
     def _soft_rows(self, width: int, temperature: float) -> tuple[Tensor, Tensor]:
-        logits = widened(self.logits, width)
+        logits = of_width(self.logits, width)
         none = logits.new_full((1, width), MASKED)
         soft = soft_targets(logits, temperature)
         return (

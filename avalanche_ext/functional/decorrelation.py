@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avalanche_ext._checks import require_choice, require_real, require_whole
+from avalanche_ext._checks import require_choice, require_positive, require_whole
 from avalanche_ext.functional.precision import at_least_float32
 
 Normalization = Literal["code", "paper"]
@@ -65,9 +65,7 @@ def decorrelation_loss(
     """
     require_choice(("code", "paper"), normalization=normalization)
     require_whole(1, reject_threshold=reject_threshold)
-    require_real(0, eps=eps)
-    if eps == 0:
-        raise ValueError("eps is 0; wanted a number above 0")
+    require_positive(eps=eps)
     if features.ndim != 2 or features.shape[1] < 2:
         shape = tuple(features.shape)
         raise ValueError(f"features of shape {shape}; wanted (B, D) with D >= 2")

@@ -51,7 +51,8 @@ def diagonal_fisher(
         kind: ``"empirical"`` takes the labels there are, ``"ggn"`` the mean over the
             model's own.
         chunk: Examples at once, >= 1.
-        arguments: Further arguments of the model, e.g. a task label.
+        arguments: Further arguments of the model, the same for every example, e.g.
+            the task label of all of them.
 
     Returns:
         By name of each parameter that requires gradients, its sum, in its shape; 0

@@ -163,10 +163,34 @@ def strength_of(strengths: Sequence[float | None], experience: int) -> float:
         >>> [strength_of([5.0, None, 2.0], k) for k in (1, 2, 3, 4)]
         [5.0, 5.0, 2.0, 2.0]
     """
-    known = [s for s in strengths[:experience] if s is not None]
+    known = [s for s in strengths[: max(0, experience)] if s is not None]
     if not known:
-        raise ValueError(f"strengths are {list(strengths)}; wanted a number first")
+        raise ValueError(
+            f"strengths are {list(strengths)} and the experience {experience}; wanted a "
+            "number first, and an experience from 1 on"
+        )
     return known[-1]
+
+
+def linear_pull(
+    gradients: dict[str, Tensor], weights: dict[str, Tensor], start: dict[str, Tensor]
+) -> Tensor:
+    r"""A term with the same gradient everywhere.
+
+    .. math:: \langle g, w - w_0 \rangle
+
+    Args:
+        gradients: g, by name.
+        weights: w, by the same names.
+        start: :math:`w_0`, by the same names.
+
+    Returns:
+        Scalar.
+    """
+    pulls = [
+        (g.to(start[n]) * (weights[n] - start[n])).sum() for n, g in gradients.items()
+    ]
+    return torch.stack(pulls).sum()
 
 
 def quadratic_penalty(weights: Tensor, anchor: Tensor, precision: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from avalanche_ext.loaders.resident_loader import (
     image_bytes,
     make_loader,
 )
-from avalanche_ext.loaders.uniform import shuffle_uniformly
+from avalanche_ext.loaders.uniform import require_batch_of_all_tasks, shuffle_uniformly
 
 __all__ = [
     "NotResidentError",
@@ -21,5 +21,6 @@ __all__ = [
     "batches_of",
     "image_bytes",
     "make_loader",
+    "require_batch_of_all_tasks",
     "shuffle_uniformly",
 ]

@@ -9,6 +9,27 @@ import torch
 from avalanche_ext.loaders.resident_loader import make_loader
 
 
+def require_batch_of_all_tasks(strategy: Any) -> None:
+    """Refuse batches smaller than the number of task labels.
+
+    Avalanche's loader, which is made first where there are several, takes at least one
+    sample of each into a batch.
+
+    Args:
+        strategy: The strategy, once its data are adapted.
+
+    Raises:
+        ValueError: If ``train_mb_size`` is too small.
+    """
+    tasks = getattr(strategy.adapted_dataset, "targets_task_labels", None)
+    n = 1 if tasks is None else len(tasks.uniques)
+    if strategy.train_mb_size < n:
+        raise ValueError(
+            f"train_mb_size is {strategy.train_mb_size}, but data and memory have {n} "
+            f"task labels; wanted at least {n}, one sample of each in a batch"
+        )
+
+
 def shuffle_uniformly(
     strategy: Any,
     *,

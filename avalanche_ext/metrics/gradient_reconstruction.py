@@ -18,15 +18,18 @@ from avalanche_ext.loaders import batches_of
 from avalanche_ext.metrics.probe import epoch_gradient
 from avalanche_ext.models.past_data import (
     logits_of,
+    of_width,
     parameters_by_name,
     summed_gradient,
-    widened,
 )
 
 if TYPE_CHECKING:
     from avalanche.training.templates import SupervisedTemplate
 
 _Gradients = dict[str, Tensor]
+
+#: Of the size of gradients: below it a difference of two of them is none.
+ROUNDING = 1e-6
 
 
 class GradientReconstructionError(PluginMetric[dict[str, float]]):
@@ -245,6 +248,8 @@ class GradientReconstructionError(PluginMetric[dict[str, float]]):
             _hard,
         )
         prior = {n: epoch.gradients[n] - new[n] for n in new}
+        if _norm(prior) < ROUNDING * (_norm(epoch.gradients) + _norm(new)):
+            prior = {n: torch.zeros_like(g) for n, g in prior.items()}
         replays = epoch.n_samples != len(data)
         nothing = {n: torch.zeros_like(g) for n, g in prior.items()}
         return {"prior": prior}, None if replays else nothing, False
@@ -258,7 +263,7 @@ def _hard(logits: Tensor, y: Tensor, *_: Any) -> Tensor:
 
 
 def _soft(logits: Tensor, y: Tensor, t: Any, before: Tensor) -> Tensor:
-    soft = widened(before, logits.shape[1]).softmax(1)
+    soft = of_width(before, logits.shape[1]).softmax(1)
     return -(soft * logits.log_softmax(1)).sum()
 
 

@@ -1,10 +1,23 @@
 """Networks that expose their features, and the classifier that grows."""
 
+from avalanche_ext.models.batch_renorm import (
+    BatchRenorm,
+    BatchRenorm1d,
+    BatchRenorm2d,
+    BatchRenorm3d,
+    batch_renorms_of,
+)
+from avalanche_ext.models.batch_renorm_conversion import to_batch_renorm
 from avalanche_ext.models.cosine_classifier import CosineClassifier
+from avalanche_ext.models.cut_points import suggest_latent_layer, valid_cuts
+from avalanche_ext.models.cut_trace import macs_by_module
 from avalanche_ext.models.feature_classifier import (
     FeatureClassifier,
     as_feature_classifier,
 )
+from avalanche_ext.models.latent_cut import LatentCut
+from avalanche_ext.models.mobilenet import MobileNetV1, mobilenet_v1_cifar
+from avalanche_ext.models.mobilenet_weights import load_imagenet_weights
 from avalanche_ext.models.plain_cnn import MLP, CifarNet, TinyVGG
 from avalanche_ext.models.resnet import (
     CifarResNet,
@@ -20,16 +33,29 @@ from avalanche_ext.models.task_classifier import (
 
 __all__ = [
     "MLP",
+    "BatchRenorm",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
     "CifarNet",
     "CifarResNet",
     "CosineClassifier",
     "FeatureClassifier",
+    "LatentCut",
+    "MobileNetV1",
     "SmallCNN",
     "TaskClassifier",
     "TaskIncrementalClassifier",
     "TinyVGG",
     "as_feature_classifier",
+    "batch_renorms_of",
+    "load_imagenet_weights",
+    "macs_by_module",
+    "mobilenet_v1_cifar",
     "resnet18_cifar",
     "resnet18_imagenet",
     "resnet32_cifar",
+    "suggest_latent_layer",
+    "to_batch_renorm",
+    "valid_cuts",
 ]

@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from avalanche.models import avalanche_forward
+from avalanche.benchmarks import CLExperience
+from avalanche.models import MultiTaskModule, avalanche_forward
 from avalanche.models.utils import is_multi_task_module
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from avalanche_ext.functional.fisher import FisherKind, diagonal_fisher
 from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.functional.precision import at_least_float32
 from avalanche_ext.models.feature_classifier import evaluating
-from avalanche_ext.models.task_classifier import TaskClassifier
+from avalanche_ext.models.task_classifier import (
+    TaskClassifier,
+    TaskIncrementalClassifier,
+)
 
 FisherOutputs = Literal["head", "all"]
 
@@ -56,18 +61,44 @@ def logits_of(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tenso
     return torch.cat(logits), torch.cat(targets)
 
 
-def widened(logits: Tensor, width: int) -> Tensor:
-    """Logits with more classes, the new ones masked.
+def finite_logits_of(model: nn.Module, batches: Iterable[Batch], what: str) -> Tensor:
+    """Logits of a whole data set, as `logits_of`.
+
+    Args:
+        model: Any model; found as it was.
+        batches: See `avalanche_ext.loaders.batches_of`; at least one.
+        what: The data set, for the message.
+
+    Returns:
+        Shape ``(N, W)``, float32 at least.
+
+    Raises:
+        ValueError: If they are not finite.
+    """
+    logits = at_least_float32(logits_of(model, batches)[0])
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            f"the logits of {what} are not finite; wanted finite numbers: did training "
+            "diverge?"
+        )
+    return logits
+
+
+def of_width(logits: Tensor, width: int) -> Tensor:
+    """Logits with more classes, the new ones masked, or with fewer.
+
+    Those beyond the classes that a model was trained on are masked ones, which it gave
+    because an evaluation had met classes to come: they may go.
 
     Args:
         logits: Shape ``(B, K)``.
-        width: Number of classes, >= K.
+        width: Number of classes.
 
     Returns:
         Shape ``(B, width)``.
     """
     more = width - logits.shape[1]
-    return pad(logits, (0, more), value=MASKED) if more > 0 else logits
+    return pad(logits, (0, more), value=MASKED) if more > 0 else logits[:, :width]
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
@@ -189,3 +220,25 @@ def _by_task(
     for task in torch.unique(t).tolist():
         mine = t == task
         yield x[mine], y[mine], (task,)
+
+
+def require_task_labels(model: nn.Module, experience: CLExperience) -> None:
+    """Refuse a stream without task labels where a model cannot do without.
+
+    Args:
+        model: Any model.
+        experience: The experience about to be trained.
+
+    Raises:
+        ValueError: If the model has several heads, as Avalanche's, and the experience
+            no task labels. A `TaskClassifier` does without.
+    """
+    # also where it is the classifier of a TaskIncrementalClassifier
+    kinds = {type(m) for m in model.modules() if isinstance(m, MultiTaskModule)}
+    several = [k for k in kinds if not issubclass(k, TaskIncrementalClassifier)]
+    if several and not hasattr(experience, "task_labels"):
+        raise ValueError(
+            f"{several[0].__name__} has several heads, but the experience has no "
+            "task_labels; wanted a benchmark with them, e.g. SplitMNIST(..., "
+            "return_task_id=True), or a TaskClassifier, which does without"
+        )

@@ -71,6 +71,7 @@ class TaskClassifier(DynamicModule):
 
     pairs: Tensor
     _rows: Tensor
+    _like: Tensor
 
     def __init__(self, feature_size: int, n_outputs: int | None = None) -> None:
         super().__init__()
@@ -85,6 +86,8 @@ class TaskClassifier(DynamicModule):
         self.register_buffer(
             "_rows", torch.full((1, 0), -1, dtype=torch.long), persistent=False
         )
+        # What follows ``.to()`` and ``.double()`` before there is a row.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
         self._evaluated_width = 0
         self._all_outputs = False
         if n_outputs is not None:
@@ -117,9 +120,10 @@ class TaskClassifier(DynamicModule):
             ValueError: If a pair is known, a number negative or huge, or there are
                 more than ``n_outputs``.
         """
-        every: list[Any] = [*map(tuple, self.pairs.tolist()), *pairs]
-        if len(set(every)) < len(every):
-            raise ValueError(f"{pairs} to add to {every}; wanted new, distinct pairs")
+        known: list[Any] = [*map(tuple, self.pairs.tolist())]
+        every = [*known, *pairs]
+        if not pairs or len(set(every)) < len(every):
+            raise ValueError(f"{pairs} to add to {known}; wanted new, distinct pairs")
         if min(map(min, pairs)) < 0 or max(map(max, pairs)) >= MAX_CLASS_ID:
             raise ValueError(
                 f"task labels and class ids {pairs}; wanted 0 to {MAX_CLASS_ID - 1}"
@@ -208,8 +212,7 @@ class TaskClassifier(DynamicModule):
     def _add_layer(self, n: int) -> None:
         """Parameters of n rows, uniform in ``±1/sqrt(D)``."""
         bound = self.feature_size**-0.5
-        # of the precision of the heads there are
-        like = next(iter(self.weights), torch.empty(0, device=self.pairs.device))
+        like = next(iter(self.weights), self._like)  # of the heads there are
         for some, shape in (self.weights, (n, self.feature_size)), (self.biases, (n,)):
             some.append(
                 nn.Parameter(like.detach().new_empty(shape).uniform_(-bound, bound))
@@ -246,7 +249,8 @@ class TaskIncrementalClassifier(FeatureClassifier, MultiTaskModule):
     Args:
         feature_extractor: Maps a batch of inputs to features ``(B, D)``.
         train_classifier: Maps features and task labels to logits: a `TaskClassifier`,
-            or Avalanche's `MultiHeadClassifier`.
+            or Avalanche's `MultiHeadClassifier`. Avalanche's LwF needs the latter: it
+            asks for the logits of all tasks by giving no label, which here means 0.
 
     Example:
         >>> model = TaskIncrementalClassifier(nn.Flatten(), TaskClassifier(64))
@@ -274,25 +278,3 @@ class TaskIncrementalClassifier(FeatureClassifier, MultiTaskModule):
         """
         self.features = self.feature_extractor(x)
         return self.train_classifier(self.features, task_labels)  # type: ignore[no-any-return]
-
-
-def require_task_labels(model: nn.Module, experience: CLExperience) -> None:
-    """Refuse a stream without task labels where a model cannot do without.
-
-    Args:
-        model: Any model.
-        experience: The experience about to be trained.
-
-    Raises:
-        ValueError: If the model has several heads, as Avalanche's, and the experience
-            no task labels. A `TaskClassifier` does without.
-    """
-    # also where it is the classifier of a TaskIncrementalClassifier
-    kinds = {type(m) for m in model.modules() if isinstance(m, MultiTaskModule)}
-    several = [k for k in kinds if not issubclass(k, TaskIncrementalClassifier)]
-    if several and not hasattr(experience, "task_labels"):
-        raise ValueError(
-            f"{several[0].__name__} has several heads, but the stream has no task "
-            "labels; wanted a benchmark with them, e.g. SplitMNIST(..., "
-            "return_task_id=True), or a TaskClassifier, which does without"
-        )

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
-from avalanche_ext._checks import require_kind, require_real, require_whole
+from avalanche_ext._checks import (
+    require_kind,
+    require_positive,
+    require_real,
+    require_whole,
+)
 from avalanche_ext.loaders import make_loader
 from avalanche_ext.models.cosine_classifier import CosineClassifier, classes_in
 from avalanche_ext.models.feature_classifier import (
@@ -76,9 +81,8 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         require_kind(ExemplarsBuffer, buffer=buffer)
         require_whole(1, epochs=epochs, batch_size=batch_size)
         require_whole(0, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
-        require_real(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if lr == 0:
-            raise ValueError(f"lr is {lr}; wanted a number above 0")
+        require_positive(lr=lr)
+        require_real(0, momentum=momentum, weight_decay=weight_decay)
         self.buffer = buffer
         self.epochs = epochs
         self.lr = lr

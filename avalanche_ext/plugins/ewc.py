@@ -12,6 +12,7 @@ from torch import Tensor
 from avalanche_ext._checks import (
     require_choice,
     require_kind,
+    require_loading,
     require_real,
     require_whole,
 )
@@ -103,7 +104,10 @@ class LeftOutEWCPlugin(SupervisedPlugin):
         if buffer is not None:
             require_kind(MemorablePastBuffer, buffer=buffer)
         require_whole(1, chunk=chunk)
+        require_loading(memory_resident, None)
         self.strengths = [None if s is None else float(s) for s in given]
+        # as an argument, which a checkpoint compares
+        self.strength = tuple(self.strengths)
         self.prior_precision = float(prior_precision)
         self.fisher = fisher
         self.fisher_outputs = fisher_outputs

@@ -6,11 +6,22 @@ from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from avalanche_ext._checks import require_choice, require_kind, require_real
-from avalanche_ext._criteria import CriterionOfBatch, require_plain_cross_entropy
+from avalanche_ext._checks import (
+    require_choice,
+    require_kind,
+    require_loading,
+    require_positive,
+    require_real,
+)
+from avalanche_ext._criteria import (
+    CriterionOfBatch,
+    refuse_beside,
+    require_plain_cross_entropy,
+)
 from avalanche_ext._finite import FiniteTerm
 from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 from avalanche_ext.buffers.memory_rows import MemoryRows
@@ -18,17 +29,21 @@ from avalanche_ext.functional.functional_prior import (
     FUNCTION,
     NEW,
     REPLAY,
+    linear_pull,
     memory_weights,
     mixed_losses,
 )
-from avalanche_ext.functional.precision import at_least_float32
-from avalanche_ext.loaders import batches_of, shuffle_uniformly
+from avalanche_ext.loaders import (
+    batches_of,
+    require_batch_of_all_tasks,
+    shuffle_uniformly,
+)
 from avalanche_ext.models.past_data import (
-    logits_of,
+    finite_logits_of,
     parameters_by_name,
+    require_task_labels,
     summed_gradient,
 )
-from avalanche_ext.models.task_classifier import require_task_labels
 
 
 class FunctionalPriorPlugin(SupervisedPlugin):
@@ -43,17 +58,16 @@ class FunctionalPriorPlugin(SupervisedPlugin):
     regulariser (FR), with 1 replay, in between FR+Replay.
 
     Without task labels the functional regulariser sees only the classes known when
-    its targets were made; replay and new data see all.
-
-    For any strategy whose ``criterion`` is a mean softmax cross-entropy. There is no
-    prior in the first experience, and with both weights 0 none at all.
+    its targets were made; replay and new data see all. For any strategy whose
+    ``criterion`` is a mean softmax cross-entropy. There is no prior in the first
+    experience, and with both weights 0 none at all.
 
     Callbacks: after the data adaptation the memory is appended to
     ``strategy.adapted_dataset``; before an experience a loader that balances task
     labels gives way to a uniform one; after each forward pass the criterion is
     replaced for that batch's loss; after an experience the buffer chooses, then the
-    logits of all points are computed anew. Keeps between experiences: the buffer and
-    these logits.
+    logits of all points are computed anew (soft targets have T, also where smoothing
+    makes them part of a replayed point's loss). Keeps: the buffer and these logits.
 
     Args:
         buffer: The memory.
@@ -64,10 +78,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         temperature: T > 0 of the functional regulariser.
         label_smoothing: s in ``[0, 1)``, see `mixed_losses`; in all experiences.
         replay_correction: ``"plain"`` as published. ``"centred"``: subtract from the
-            gradient that of the replay term at the start of the experience, so that
-            the prior's gradient is 0 there.
-        soft_target_transform: ``"eval"``; ``"train"``: one random augmentation, as in
-            the published code.
+            gradient that of the replay term at the start of the experience.
+        soft_target_transform: ``"train"``: one random augmentation, as published.
         memory_resident: Of loaders, see `avalanche_ext.loaders.make_loader`.
         generator: Of the uniform loader; None for torch's default.
 
@@ -106,14 +118,14 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         require_kind(MemorablePastBuffer, buffer=buffer)
         tau2 = tau if tau2 is None else tau2
         weights = {"tau": tau, "tau2": tau2, "label_smoothing": label_smoothing}
-        require_real(0, **weights, temperature=temperature)
-        if temperature == 0:
-            raise ValueError("temperature is 0; wanted a number above 0")
+        require_real(0, **weights)
+        require_positive(temperature=temperature)
         if label_smoothing >= 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; wanted below 1")
         require_choice((True, False), scale_tau=scale_tau)
         require_choice(("plain", "centred"), replay_correction=replay_correction)
         require_choice(("eval", "train"), soft_target_transform=soft_target_transform)
+        require_loading(memory_resident, generator)
         self.buffer = buffer
         self.tau, self.tau2 = float(tau), float(tau2)
         self.scale_tau = scale_tau
@@ -124,6 +136,7 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self.memory_resident = memory_resident
         self.generator = generator
         self.logits: Tensor | None = None
+        self._weighs = any((self.tau, self.tau2))
         self._rows: MemoryRows | None = None
         self._batch: Any = None
         self._centre: dict[str, Any] = {}
@@ -133,11 +146,12 @@ class FunctionalPriorPlugin(SupervisedPlugin):
     @property
     def active(self) -> bool:
         """Whether there is a memory with a weight."""
-        return any((self.tau, self.tau2)) and self.buffer.max_size > 0
+        return self._weighs and self.buffer.max_size > 0
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a criterion that does not fit, before any work."""
+        """Refuse a criterion or plugins that do not fit, before any work."""
         self._criterion.take_out(strategy)  # if an error left it there
+        refuse_beside(self, strategy, FunctionalPriorPlugin, ReplayPlugin)
         require_plain_cross_entropy(strategy._criterion, "FunctionalPriorPlugin")
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
@@ -152,7 +166,7 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self._rows, self._centre = None, {}
         if self.logits is not None and len(self.logits) != len(self.buffer.buffer):
             self._ask(strategy)  # it was resized
-        if not any((self.tau, self.tau2)) or self.logits is None:
+        if not self._weighs or self.logits is None:
             return
         sizes = [len(p) for p in self.buffer.positions]
         data_sizes = self.buffer.data_sizes if self.scale_tau else None
@@ -161,6 +175,7 @@ class FunctionalPriorPlugin(SupervisedPlugin):
             self.buffer, self.logits, taus, self.temperature, strategy.device
         )
         strategy.adapted_dataset = self._rows.joined_to(strategy.adapted_dataset)
+        require_batch_of_all_tasks(strategy)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Shuffle uniformly; take the gradient of replay at the start."""
@@ -174,9 +189,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         )
         if self.replay_correction == "centred":
             named = parameters_by_name(strategy.model)
-            start = {n: p.detach().clone() for n, p in named.items()}
             self._centre = {
-                "start": start,
+                "start": {n: p.detach().clone() for n, p in named.items()},
                 "trained": self._gradient(strategy, REPLAY, "trained"),
                 "unit": self._gradient(strategy, REPLAY, "unit"),
             }
@@ -196,12 +210,9 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self._criterion.require_called(strategy)
         self._batch = None
         if self._centre:
-            named, start = parameters_by_name(strategy.model), self._centre["start"]
-            pulls = [
-                (bias.to(start[n]) * (named[n] - start[n])).sum()
-                for n, bias in self._centre["trained"].items()
-            ]
-            strategy.loss -= torch.stack(pulls).sum() / len(strategy.adapted_dataset)
+            named = parameters_by_name(strategy.model)
+            pull = linear_pull(self._centre["trained"], named, self._centre["start"])
+            strategy.loss -= pull / len(strategy.adapted_dataset)
         self._finite.look_at(strategy.loss)
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -209,9 +220,9 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         self._finite.require()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Choose points (none, if resized to 0); ask the model about all of them."""
+        """Choose points (none, if resized to 0); ask the model about all."""
         self._rows, self._centre = None, {}
-        if self.active or (any((self.tau, self.tau2)) and self.buffer.positions):
+        if self.active or (self._weighs and self.buffer.positions):
             self.buffer.post_adapt(strategy, strategy.experience)
             self._ask(strategy)
 
@@ -219,19 +230,13 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         memory, self.logits = self.buffer.buffer, None
         if not len(memory):
             return
-        train = self.soft_target_transform == "train"
         batches = batches_of(
-            memory.train() if train else memory.eval(),
+            memory.train() if self.soft_target_transform == "train" else memory.eval(),
             strategy.device,
             batch_size=strategy.eval_mb_size,
             memory_resident=self.memory_resident,
         )
-        self.logits = at_least_float32(logits_of(strategy.model, batches)[0])
-        if not bool(self.logits.isfinite().all()):
-            raise ValueError(
-                "the logits of the memory are not finite; wanted finite numbers: did "
-                "training diverge?"
-            )
+        self.logits = finite_logits_of(strategy.model, batches, "the memory")
 
     def prior_gradients(
         self, strategy: Any, scale: Literal["trained", "unit"]
@@ -243,8 +248,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
             scale: ``"unit"``: as if weights and temperature were 1.
 
         Returns:
-            ``{"function": gradient by name, "replay": the same}``, float64, in
-            evaluation mode, without augmentation and label smoothing.
+            ``{"function": ..., "replay": ...}``, gradients by name, float64, in
+            evaluation mode, without label smoothing.
         """
         function = self._gradient(strategy, FUNCTION, scale)
         replay = self._gradient(strategy, REPLAY, scale)
@@ -262,8 +267,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         with :math:`h_i` of the last model.
 
         Args:
-            strategy: As in `prior_gradients`, and so is ``scale``.
-            scale: Of the weights.
+            strategy: As in `prior_gradients`.
+            scale: As there.
 
         Returns:
             By name, float64.
@@ -291,10 +296,5 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         if self._rows is None:
             return summed_gradient(strategy.model, (), cross_entropy)
         return self._rows.gradient(
-            strategy.model,
-            role,
-            scale,
-            residual=residual,
-            batch_size=strategy.eval_mb_size,
-            memory_resident=self.memory_resident,
+            strategy.model, role, scale, strategy.eval_mb_size, residual=residual
         )

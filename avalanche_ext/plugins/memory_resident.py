@@ -11,7 +11,11 @@ from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
+from avalanche_ext._checks import require_loading
 from avalanche_ext.loaders import ResidentLoader, make_loader
+
+# Arguments of ``train()`` that torch's loader takes.
+_LOADING = ("num_workers", "pin_memory", "persistent_workers")
 
 
 class MemoryResidentPlugin(SupervisedPlugin):
@@ -20,7 +24,7 @@ class MemoryResidentPlugin(SupervisedPlugin):
     ``before_training_exp`` replaces the loader that the strategy's template built. A
     loader that another plugin put in its place (replay) stays, and so do the balanced
     batches Avalanche makes of an experience with several task labels; data that cannot
-    be held keep Avalanche's loader. ``before_eval_exp`` replaces the loader always:
+    be held keep Avalanche's loader, but for a ``generator``. ``before_eval_exp`` replaces the loader always:
     with data that cannot be held by torch's loader with a random generator of its own,
     so that evaluating does not change the training that goes on afterwards.
 
@@ -54,12 +58,7 @@ class MemoryResidentPlugin(SupervisedPlugin):
     ) -> None:
         """Store the arguments."""
         super().__init__()
-        if not (isinstance(memory_resident, bool) or memory_resident == "auto"):
-            raise ValueError(
-                f"memory_resident is {memory_resident!r}, wanted 'auto', True or False"
-            )
-        if generator is not None and generator.device.type != "cpu":
-            raise ValueError(f"generator is on {generator.device}, wanted on cpu")
+        require_loading(memory_resident, generator)
         self.memory_resident = memory_resident
         self.generator = generator
 
@@ -72,7 +71,8 @@ class MemoryResidentPlugin(SupervisedPlugin):
         **kwargs: Any,
     ) -> None:
         """Replace the template's loader, if the data can be held."""
-        if not self.memory_resident or not _made_by_template(strategy):
+        resident = self.memory_resident or self.generator is not None
+        if not resident or not _made_by_template(strategy):
             return
         loader = make_loader(
             strategy.adapted_dataset,
@@ -82,8 +82,10 @@ class MemoryResidentPlugin(SupervisedPlugin):
             memory_resident=self.memory_resident,
             generator=self.generator,
             drop_last=drop_last,
+            **{name: kwargs[name] for name in _LOADING if name in kwargs},
         )
-        if isinstance(loader, ResidentLoader):
+        # torch's own, too, where a generator is to govern its order
+        if isinstance(loader, ResidentLoader) or self.generator is not None:
             strategy.dataloader = loader
 
     def before_eval_exp(
@@ -128,6 +130,12 @@ class MemoryResidentPlugin(SupervisedPlugin):
             state: What ``state_dict`` returned.
             experiences: The experiences trained so far; not needed here.
         """
+        saved, ours = "generator" in state, self.generator is not None
+        if saved != ours:
+            raise ValueError(
+                f"saved {'with' if saved else 'without'} a generator; wanted the same "
+                "of the strategy that goes on"
+            )
         if self.generator is not None:
             self.generator.set_state(state["generator"])
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from avalanche_ext._checks import require_real
+from avalanche_ext._checks import require_positive
 from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 from avalanche_ext.functional.fisher import FisherKind
 from avalanche_ext.functional.memory_selection import Selection
@@ -108,9 +108,7 @@ class EWCFRReplay(ResidentTemplate):
         **base_kwargs: Any,
     ) -> None:
         if max_grad_norm is not None:
-            require_real(0, max_grad_norm=max_grad_norm)
-            if max_grad_norm == 0:
-                raise ValueError("max_grad_norm is 0; wanted a number above 0, or None")
+            require_positive(max_grad_norm=max_grad_norm)
         self.buffer = MemorablePastBuffer(
             memory_size,
             replay_fraction=replay_fraction,

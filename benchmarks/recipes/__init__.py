@@ -1,6 +1,15 @@
 """All recipes, one module a family. What a recipe is stands in ``recipe.py``."""
 
-from benchmarks.recipes import baselines, bdr, ewc_fr_replay, lucir
+from benchmarks.recipes import avalanche_ar1, baselines, bdr, ewc_fr_replay, lucir
 from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
 
-__all__ = ["RECIPES", "Recipe", "Setup", "baselines", "bdr", "ewc_fr_replay", "lucir"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "Setup",
+    "avalanche_ar1",
+    "baselines",
+    "bdr",
+    "ewc_fr_replay",
+    "lucir",
+]

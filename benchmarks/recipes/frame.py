@@ -19,7 +19,15 @@ from benchmarks.streams import STREAMS
 EVAL_MB_SIZE = 256
 
 Network = Literal[
-    "small_cnn", "mlp", "resnet8", "resnet32", "resnet18", "cifarnet", "tiny_vgg"
+    "small_cnn",
+    "mlp",
+    "resnet8",
+    "resnet32",
+    "resnet18",
+    "cifarnet",
+    "tiny_vgg",
+    "mobilenet",
+    "mobilenet_cifar",
 ]
 
 
@@ -41,7 +49,10 @@ class Frame:
         network: Feature extractor: small_cnn for 8x8 to 28x28 images, resnet32 and
             resnet18 of the papers for 32x32, resnet8 (one block a stage) to scale a run
             down, mlp for small images, cifarnet for 32x32 and tiny_vgg for 64x64
-            without residuals. The recipe adds its classifier.
+            without residuals, mobilenet (MobileNetV1) for 128x128 and mobilenet_cifar
+            (11 of its blocks) for 32x32. The recipe adds its classifier.
+        weights: File of the command `pretrain` with the weights to start from; null:
+            random ones.
         feature_size: Number of features of small_cnn and mlp.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
@@ -62,6 +73,7 @@ class Frame:
     task_labels: bool = False
     stream_seed: NonNegativeInt = 0
     network: Network = "small_cnn"
+    weights: str | None = None
     feature_size: PositiveInt = 64
     train_epochs: PositiveInt = 10
     train_mb_size: PositiveInt = 32
@@ -99,6 +111,7 @@ class Frame:
         words += [f"{few} images a class"] if few else []
         words += ["task labels"] if self.task_labels else []
         words += [f"seed {self.stream_seed}"] if self.stream_seed else []
+        pretrained = ", pretrained" if self.weights else ""
         return Setup(
             stream=self.stream,
             stream_options={
@@ -106,7 +119,8 @@ class Frame:
                 "seed": self.stream_seed,
                 "task_labels": self.task_labels,
             },
-            setting=f"{', '.join(words)}; {self.network}; {self.train_epochs} epochs",
+            setting=f"{', '.join(words)}; {self.network}{pretrained}; "
+            f"{self.train_epochs} epochs",
             memory=memory,
             make_strategy=make_strategy,
         )
@@ -117,7 +131,18 @@ class Frame:
         Returns:
             A module that maps images ``(B, C, H, W)`` to features ``(B, D)`` and has
             D as ``feature_size``.
+
+        Raises:
+            UsageError: If the file of weights is missing or is not of this network.
         """
+        extractor = self._make_random_extractor()
+        if self.weights is not None:
+            from benchmarks.pretrain import load_weights
+
+            load_weights(extractor, self.weights)
+        return extractor
+
+    def _make_random_extractor(self) -> Module:
         from avalanche_ext import models
 
         channels, height, width = STREAMS[self.stream].image_shape
@@ -132,6 +157,8 @@ class Frame:
             "resnet18": models.resnet18_cifar,
             "cifarnet": models.CifarNet,
             "tiny_vgg": models.TinyVGG,
+            "mobilenet": models.MobileNetV1,
+            "mobilenet_cifar": models.mobilenet_v1_cifar,
         }
         return make[self.network](in_channels=channels)
 

@@ -83,6 +83,16 @@ def test_complete_test_set_gives_accuracy_and_no_forgetting():
     assert figures["forgetting"] is figures["backward_transfer"] is None
 
 
+def test_experiences_without_evaluation_are_left_out_of_the_figures():
+    rare = [[None], [0.5], [None], [0.75]]
+    figures = paper_metrics(rare, [100])
+    assert figures["accuracy_over_experiences"] == [None, 0.5, None, 0.75]
+    assert figures["average_incremental_accuracy"] == 0.625
+    assert figures["final_accuracy"] == 0.75
+    square = [[1.0, None, None], [None] * 3, [0.5, 0.25, 1.0]]
+    assert forgetting(square) == 0.5 and backward_transfer(square) == -0.5
+
+
 def test_first_experience_alone_has_no_forgetting():
     assert forgetting([[0.5, None]]) is None
 

@@ -35,7 +35,8 @@ pytestmark = pytest.mark.usefixtures("fake_files")
         ("split_digits", {"image_size": 9}, "image_size is 9; wanted none"),
         ("image_folder", {"image_size": 0}, "image_size is 0; wanted"),
         ("core50_nc", {"seed": 10}, "is 10; wanted an integer in 0-9"),
-        ("core50_nc", {"n_experiences": 10}, "is 10; wanted none"),
+        ("core50_nc", {"n_experiences": 10}, "is 10; wanted an integer in 1-9"),
+        ("mnist_nic", {"n_experiences": 27}, "is 27; wanted none"),
         ("core50_nc", {"task_labels": True}, "is True; wanted none"),
         ("permuted_mnist", {"class_order": "natural"}, "wanted none"),
         (

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from avalanche import benchmarks
 from avalanche.benchmarks import classic
 
 from benchmarks.stream_info import STREAMS
@@ -70,7 +71,7 @@ def test_every_stream_is_what_its_entry_says(name, data):
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_entry_is_complete(name):
     info = STREAMS[name]
-    assert info.classic == "nc_benchmark" or hasattr(classic, info.classic)
+    assert hasattr(benchmarks, info.classic) or hasattr(classic, info.classic)
     assert len(info.mean) == len(info.std) == info.image_shape[0]
     assert info.name == name and info.description and info.source and info.size
     options = make_stream.__kwdefaults__

@@ -324,6 +324,26 @@ def test_other_arguments_of_our_plugins_are_refused(saved, ours, message, tmp_pa
     load_checkpoint(path, SUBJECTS["LUCIR"](**saved), stream)
 
 
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        ({"strength": 5.0}, r"LeftOutEWCPlugin.strength = \(1.0,\); .* has \(5.0,\)"),
+        ({"memory_size": 7}, "MemorablePastBuffer.size = 6; this run has 7"),
+        (
+            {"generator": torch.Generator()},
+            "saved without a generator; wanted the same",
+        ),
+    ],
+)
+def test_other_priors_and_memories_are_refused(ours, message, tmp_path):
+    stream, path = toy_benchmark().train_stream, tmp_path / "c.pt"
+    strategy = SUBJECTS["EWCFRReplay"]()
+    strategy.train(stream[0])
+    save_checkpoint(path, strategy, stream)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path, SUBJECTS["EWCFRReplay"](**ours), stream)
+
+
 def test_numbers_of_numpy_are_arguments_like_any_other(tmp_path):
     def made(weight, coefs):
         plugins = [LUCIRPlugin(distillation_weight=weight), *map(CwDPlugin, coefs)]

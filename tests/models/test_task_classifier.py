@@ -19,9 +19,9 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 
 from avalanche_ext.models import TaskClassifier, TaskIncrementalClassifier
+from avalanche_ext.models.past_data import require_task_labels
 from avalanche_ext.models.task_classifier import (
     MASK_VALUE,
-    require_task_labels,
     task_classes_in,
 )
 
@@ -270,3 +270,16 @@ def test_a_model_of_several_heads_needs_task_labels(api):
                 require_task_labels(model, first)
         else:
             require_task_labels(model, first)
+
+
+@pytest.mark.parametrize("n_outputs", FORMS)
+def test_heads_have_the_precision_asked_for_before_there_was_one(n_outputs):
+    head = TaskClassifier(4, n_outputs).double()
+    head.grow([(0, 0)])
+    assert head(torch.zeros(2, 4, dtype=torch.double), 0).dtype == torch.double
+
+
+@pytest.mark.parametrize("pairs", [[], [(0, 1), (0, 1)]])
+def test_no_class_and_a_class_twice_are_refused(pairs):
+    with pytest.raises(ValueError, match="to add to .*; wanted new, distinct pairs"):
+        TaskClassifier(4).grow(pairs)

@@ -148,7 +148,7 @@ def test_with_strength_zero_nothing_is_computed(strength):
         ({"strength": float("nan")}, "strength is nan"),
         ({"strength": float("inf")}, "strength is inf"),
         ({"strength": "1"}, "wanted a number"),
-        ({"strength": []}, r"strengths are \[\]; wanted a number first"),
+        ({"strength": []}, r"strengths are \[\] and the experience 1; wanted a number"),
         ({"strength": [None, 1.0]}, "wanted a number first"),
         ({"strength": [1.0, -2.0]}, r"strength\[1\] is -2.0; wanted a number"),
         ({"prior_precision": -0.1}, "prior_precision is -0.1"),

@@ -7,6 +7,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MTSimpleMLP, MultiHeadClassifier
 from avalanche.training.losses import MaskedCrossEntropy
+from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.supervised import Naive
 from cases import (
     SIDE,
@@ -68,7 +69,7 @@ def test_other_forms_of_a_plain_cross_entropy_are_taken(criterion):
 )
 def test_several_heads_without_task_labels_are_refused(model):
     strategy = naive_with(prior_of(), model=model())
-    message = "several heads, but the stream has no task labels; wanted a benchmark"
+    message = "several heads, but the experience has no task_labels; wanted a benchmark"
     assert_refused_before_any_work(strategy, message, "new")
 
 
@@ -197,3 +198,17 @@ def test_bad_arguments_are_refused_at_construction(options, message):
 def test_what_is_no_memorable_past_is_refused():
     with pytest.raises(ValueError, match="buffer is 3; wanted a MemorablePastBuffer"):
         FunctionalPriorPlugin(3)
+
+
+@pytest.mark.parametrize("other", [ReplayPlugin(6), prior_of()])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_second_memory_in_the_batches_is_refused_before_any_work(other, first):
+    plugins = [prior_of(), other] if first else [other, prior_of()]
+    strategy = naive_with(*plugins, model=toy_model(False))
+    assert_refused_before_any_work(strategy, f"plugins hold a {type(other).__name__}")
+
+
+def test_batches_that_cannot_hold_a_sample_of_each_task_are_refused():
+    strategy = naive_with(prior_of(), model=task_model(), train_mb_size=2)
+    with pytest.raises(ValueError, match="train_mb_size is 2, but data and memory ha"):
+        strategy.train(toy_benchmark("old_task_labels").train_stream)

@@ -18,6 +18,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
+from cases import naive_with, toy_benchmark, toy_model
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms as T
@@ -198,8 +199,27 @@ def test_a_restored_generator_continues_where_it_was(rng):
     assert torch.equal(wanted, torch.rand(3, generator=rng))
     assert MemoryResidentPlugin().state_dict() == {}
     MemoryResidentPlugin().load_state_dict({}, [])
+    with pytest.raises(ValueError, match="saved with a generator; wanted the same"):
+        MemoryResidentPlugin().load_state_dict(state, [])
+
+
+@pytest.mark.parametrize("api", ["old_task_labels", "new"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_generator_governs_the_order_wherever_the_data_are(api, resident):
+    def trained(seed):
+        torch.manual_seed(0)
+        benchmark, model = toy_benchmark(api), toy_model()
+        plugin = MemoryResidentPlugin(
+            memory_resident=resident, generator=torch.Generator().manual_seed(7)
+        )
+        strategy = naive_with(plugin, model=model)
+        torch.manual_seed(seed)
+        strategy.train(benchmark.train_stream[:1])
+        return weights(strategy)
+
+    assert torch.equal(trained(1), trained(2))
 
 
 def test_an_unknown_choice_is_named():
-    with pytest.raises(ValueError, match="'yes', wanted 'auto', True or False"):
+    with pytest.raises(ValueError, match="'yes'; wanted one of 'auto', True"):
         MemoryResidentPlugin(memory_resident="yes")

@@ -1,0 +1,294 @@
+"""What is below and what above a module, found by running the model once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from avalanche.models.utils import is_multi_task_module
+from torch import Tensor, nn
+
+from avalanche_ext.models.feature_classifier import evaluating
+from avalanche_ext.models.past_data import forward
+
+Example = Tensor | Sequence[int]
+
+
+class NotRunnableError(ValueError):
+    """The model itself cannot run on the example, whatever the cut."""
+
+
+class Trace:
+    """What one forward pass of three samples tells about a module.
+
+    Attributes:
+        calls: How often the module ran.
+        latents: Its output, detached; None if it is no tensor.
+        output: The model's, detached.
+        below: Modules that ended before or with it, in this order.
+        above: Modules that ended after it.
+        macs: Multiply-accumulates a sample, below and in all.
+        parameters_below: Those that the latents depend on.
+        parameters_above: Those that the output depends on by way of the latents only.
+        bypassed: The output depends on the input also by another way.
+        reached: The output depends on the latents.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.latents: Tensor | None = None
+        self.output = torch.empty(0)
+        self.below: list[nn.Module] = []
+        self.above: list[nn.Module] = []
+        self.macs = (0, 0)
+        self.parameters_below: set[Tensor] = set()
+        self.parameters_above: set[Tensor] = set()
+        self.bypassed = self.reached = False
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; modes, attributes, buffers and random numbers are put back.
+
+    Args:
+        model: Any module.
+    """
+    attributes = {module: dict(vars(module)) for module in model.modules()}
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    cuda = sorted({p.device.index or 0 for p, _ in flags if p.is_cuda})
+    try:
+        with torch.random.fork_rng(cuda), evaluating(model):
+            yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+        for module, before_ in attributes.items():
+            for name in vars(module).keys() - before_.keys():
+                delattr(module, name)
+            vars(module).update(before_)
+
+
+def probe_inputs(model: nn.Module, example: Example) -> Tensor:
+    """Three samples for the model.
+
+    Args:
+        model: Any model.
+        example: The shape of one input, ``(C, H, W)`` for instance, of which random
+            numbers are made; or a batch, whose first samples are taken.
+
+    Returns:
+        Shape ``(3, ...)``, on the model's device.
+
+    Raises:
+        ValueError: If the example is neither.
+    """
+    floating = (p.detach() for p in model.parameters() if p.is_floating_point())
+    like = next(floating, torch.empty(0))
+    if isinstance(example, Tensor):
+        if example.ndim < 2 or not len(example):
+            raise ValueError(
+                f"the example has shape {tuple(example.shape)}; wanted a batch of "
+                "inputs, or the shape of one input as a tuple"
+            )
+        return example.detach()[torch.arange(3) % len(example)].to(like.device)
+    shape = tuple(example)
+    if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise ValueError(
+            f"input_shape is {example!r}; wanted sizes of one input, e.g. (3, 128, 128)"
+        )
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, *shape, generator=generator).to(like)
+
+
+def task_labels_for(model: nn.Module, x: Tensor, label: int = 0) -> Tensor | None:
+    """The same task label for each sample, if the model takes task labels.
+
+    Args:
+        model: Any model.
+        x: Inputs, shape ``(n, ...)``.
+        label: The task label.
+
+    Returns:
+        Shape ``(n,)``, or None.
+    """
+    if not is_multi_task_module(model):
+        return None
+    return torch.full((len(x),), label, device=x.device)
+
+
+def run(model: nn.Module, x: Tensor, task_labels: Tensor | None) -> Tensor:
+    """The model's output, refused if it is no tensor.
+
+    Args:
+        model: Any model.
+        x: Inputs.
+        task_labels: Or None.
+
+    Returns:
+        Its output.
+
+    Raises:
+        NotRunnableError: If it raises an error, or returns no tensor.
+    """
+    try:
+        output: Any = forward(model, x, task_labels)
+    except Exception as error:
+        raise NotRunnableError(
+            f"{type(model).__name__} cannot run on inputs of shape "
+            f"{tuple(x.shape[1:])}: {error}"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise NotRunnableError(
+            f"{type(model).__name__} returns a {type(output).__name__}; wanted a tensor"
+        )
+    return output
+
+
+def trace(
+    model: nn.Module, module: nn.Module, x: Tensor, task_labels: Tensor | None
+) -> Trace:
+    """Run the model and see what ends before a module, and what depends on it.
+
+    Args:
+        model: Any model; found as it was.
+        module: One of its modules.
+        x: Inputs, shape ``(3, ...)``.
+        task_labels: Or None.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        NotRunnableError: If the model cannot run on the inputs.
+    """
+    found, macs = Trace(), [0, 0]
+    latents: list[Tensor] = []
+    leaf: list[Tensor] = []
+
+    def ended(m: nn.Module, args: Any, output: Any) -> Tensor | None:
+        before = not found.calls or m is module
+        (found.below if before else found.above).append(m)
+        for place in (0, 1) if before else (1,):
+            macs[place] += _macs(m, args, output)
+        if m is not module:
+            return None
+        found.calls += 1
+        if found.calls > 1 or not isinstance(output, Tensor):
+            return None
+        latents.append(output)
+        leaf.append(output.detach().requires_grad_(output.is_floating_point()))
+        return leaf[0].clone()
+
+    with untouched(model), torch.enable_grad():
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        x = x.detach().requires_grad_(x.is_floating_point())
+        handles = [m.register_forward_hook(ended) for m in model.modules()]
+        try:
+            output = run(model, x, task_labels)
+        finally:
+            for handle in handles:
+                handle.remove()
+        found.output, found.macs = output.detach(), (macs[0], macs[1])
+        if latents:
+            found.latents = latents[0].detach()
+            found.parameters_below = _leaves(latents[0]) - {x}
+            above = _leaves(output)
+            found.reached, found.bypassed = leaf[0] in above, x in above
+            found.parameters_above = above - {x, leaf[0]}
+    return found
+
+
+def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
+    """Multiply-accumulates a sample of each convolution and linear layer.
+
+    Args:
+        model: Any model; found as it was.
+        example: See `probe_inputs`.
+
+    Returns:
+        By name, in the order in which the layers run. Matrix products outside such
+        layers (attention) are not counted.
+
+    Example:
+        >>> macs_by_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (3, 5, 5))
+        {'0': 1944}
+    """
+    x = probe_inputs(model, example)
+    return {
+        name: after - before
+        for name, before, after in ended_modules(model, x, task_labels_for(model, x))
+        if after > before and not any(model.get_submodule(name).children())
+    }
+
+
+def ended_modules(
+    model: nn.Module, x: Tensor, task_labels: Tensor | None
+) -> list[tuple[str, int, int]]:
+    """Modules in the order in which they end, with the work done by then.
+
+    Args:
+        model: Any model; found as it was.
+        x: Inputs.
+        task_labels: Or None.
+
+    Returns:
+        Name, and multiply-accumulates a sample before it ended (without its own) and
+        after.
+    """
+    names = {m: n for n, m in model.named_modules()}
+    found: list[tuple[str, int, int]] = []
+    done = 0
+
+    def ended(m: nn.Module, args: Any, output: Any) -> None:
+        nonlocal done
+        before, done = done, done + _macs(m, args, output)
+        found.append((names[m], before, done))
+
+    with untouched(model):
+        handles = [m.register_forward_hook(ended) for m in model.modules()]
+        try:
+            run(model, x, task_labels)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+def _macs(module: nn.Module, args: Any, output: Any) -> int:
+    """Multiply-accumulates a sample in one call of a convolution or linear layer."""
+    if not isinstance(output, Tensor) or not len(output):
+        return 0
+    outputs = output.numel() // len(output)
+    if isinstance(module, nn.Linear):
+        return outputs * module.in_features
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return 0
+    kernel: int = prod(module.kernel_size)
+    if module.transposed:
+        inputs = args[0].numel() // len(output)
+        return int(inputs * (module.out_channels // module.groups) * kernel)
+    return int(outputs * (module.in_channels // module.groups) * kernel)
+
+
+def _leaves(tensor: Tensor) -> set[Tensor]:
+    """Tensors with gradients that a tensor was computed from."""
+    if tensor.grad_fn is None:
+        return {tensor} if tensor.requires_grad else set()
+    todo, met, leaves = [tensor.grad_fn], {tensor.grad_fn}, set()
+    while todo:
+        node = todo.pop()
+        if (variable := getattr(node, "variable", None)) is not None:
+            leaves.add(variable)
+        for following, _ in node.next_functions:
+            if following is not None and following not in met:
+                met.add(following)
+                todo.append(following)
+    return leaves

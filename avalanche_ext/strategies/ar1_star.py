@@ -1,0 +1,286 @@
+"""AR1* with latent replay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from avalanche.core import BasePlugin
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avalanche_ext._checks import (
+    require_choice,
+    require_fraction,
+    require_kind,
+    require_positive,
+    require_whole,
+)
+from avalanche_ext.buffers.latent import LatentDtype
+from avalanche_ext.functional.cwr import Repeat
+from avalanche_ext.functional.replay_policy import Replacement
+from avalanche_ext.functional.synaptic_intelligence import Trajectory
+from avalanche_ext.models.batch_renorm import Limits, batch_renorms_of
+from avalanche_ext.models.batch_renorm_conversion import StdSource, to_batch_renorm
+from avalanche_ext.models.cut_points import suggest_latent_layer
+from avalanche_ext.models.linear_head import linear_head, linear_head_name
+from avalanche_ext.plugins.cwr_star import CWRStarPlugin
+from avalanche_ext.plugins.latent_replay import LatentReplayPlugin
+from avalanche_ext.plugins.synaptic_intelligence import SynapticIntelligencePlugin
+from avalanche_ext.strategies._template import ResidentTemplate, refuse_own_plugins
+
+_log = logging.getLogger(__name__)
+
+
+class AR1Star(ResidentTemplate):
+    r"""Latent replay, Batch Renormalization, CWR* and, if wanted, Synaptic Intelligence.
+
+    The network is cut at one of its modules. Below it nothing is trained; stored
+    activations of past images join the batch there, with their labels, so that only
+    what is above sees the past (see `LatentReplayPlugin`). The head is trained from
+    zero in each experience and merged with its past (`CWRStarPlugin`). Every batch
+    normalisation becomes Batch Renormalization (`BatchRenorm`), whose limits widen in
+    the first experience and stand still afterwards. ``si="penalty"`` or
+    ``"learning_rate"`` constrains the weights in between, which makes it AR1*; the
+    published results of latent replay are of AR1*-free, the default.
+
+    The lower part should be pretrained: it is frozen from the start, unless
+    ``freeze_first=False`` trains the whole network in the first experience.
+    Evaluation within an experience sees the head that is in training. Classes may
+    come back; heads may grow; streams may have task labels, there is one head.
+
+    Args:
+        model: Ends in a linear layer. Its batch normalisations are replaced in place.
+        optimizer: With the learning rate of the first experience; its state is emptied
+            once, before the second.
+        latent_layer: Dotted name of the module to cut at; None: where about 30 % of
+            the multiply-accumulates are above, see `suggest_latent_layer`.
+        input_shape: Shape of an image, ``(C, H, W)``.
+        memory_size: Latents kept, >= 0; 0: no replay.
+        latent_dtype: See `LatentBuffer`.
+        freeze_first: Freeze what is below from the first experience on.
+        below: ``"adapt"``: what is below keeps adapting its statistics, as in the
+            Caffe code; stored latents age.
+        freeze_depthwise: From the second experience on let depthwise convolutions above
+            the cut rest, as the Caffe code does.
+        cache_current: Compute the new images' latents once an experience.
+        order: See `LatentReplayPlugin`, as the following one.
+        replacement: What of the memory is replaced.
+        later_lr: Learning rate from the second experience on, > 0; None: as before.
+        head_lr_mult: Factor of the head's learning rate from the second experience on,
+            > 0.
+        first_epochs: Epochs of the first experience, >= 1; None: ``train_epochs``.
+        batch_renorm: Replace batch normalisations.
+        momentum: Of the running statistics in the first experience and in later ones.
+        r_max: See `BatchRenorm`, as the following ones; its maximum.
+        d_max: Its maximum.
+        growth: Growth of the limits a sample in the first experience.
+        limits: ``"overshoot"`` is the published PyTorch code.
+        std: ``"legacy"`` is the published PyTorch code, see `to_batch_renorm`.
+        head: Dotted name of the head; None: the last linear layer.
+        cwr_repeat: ``"per_pattern"`` is what the published PyTorch code does.
+        mask_unseen: Never predict a class without a past.
+        si: Mode of `SynapticIntelligencePlugin`, or ``"none"``.
+        si_strength: See there, as the following ones.
+        si_trajectory: ``"update"`` is the Caffe code.
+        si_min_importance: None is the published PyTorch code.
+        plugins: Further plugins; they act after these.
+        memory_resident: Hold the images on the device; "auto": where they fit.
+        generator: Of shuffling, augmentation and memory; None for torch's default.
+        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
+            channels_last, compile`` of `ResidentTemplate`.
+
+    Attributes:
+        buffer: The memory, a `LatentBuffer`.
+        latent_layer: Where the model is cut.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the model cannot be cut
+            there; the message lists where it can.
+
+    References:
+        Pellegrini, Graffieti, Lomonaco, Maltoni, Latent Replay for Real-Time Continual
+        Learning, IROS 2020; Lomonaco, Maltoni, Pellegrini, Rehearsal-Free Continual
+        Learning over Small Non-I.I.D. Batches, CVPR Workshops 2020.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        input_shape: Sequence[int],
+        latent_layer: str | None = None,
+        memory_size: int = 1500,
+        latent_dtype: LatentDtype = "float32",
+        freeze_first: bool = True,
+        below: Literal["frozen", "adapt"] = "frozen",
+        freeze_depthwise: bool = False,
+        cache_current: bool = False,
+        order: Literal["shuffled", "published"] = "shuffled",
+        replacement: Replacement = "fill",
+        later_lr: float | None = 5e-5,
+        head_lr_mult: float = 1.0,
+        first_epochs: int | None = None,
+        batch_renorm: bool = True,
+        momentum: tuple[float, float] = (0.01, 5e-5),
+        r_max: float = 1.25,
+        d_max: float = 0.5,
+        growth: float = 4.1e-5,
+        limits: Limits = "clamp",
+        std: StdSource = "with_eps",
+        head: str | None = None,
+        cwr_repeat: Repeat = "once",
+        mask_unseen: bool = False,
+        si: Literal["none", "penalty", "learning_rate"] = "none",
+        si_strength: float = 1.0,
+        si_trajectory: Trajectory = "gradient",
+        si_min_importance: float | None = 0.0,
+        plugins: Sequence[BasePlugin] | None = None,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+        **base_kwargs: Any,
+    ) -> None:
+        require_kind(nn.Module, model=model)
+        require_kind(Optimizer, optimizer=optimizer)
+        require_choice((True, False), freeze_depthwise=freeze_depthwise)
+        require_choice((True, False), batch_renorm=batch_renorm)
+        require_choice(("none", "penalty", "learning_rate"), si=si)
+        if not isinstance(momentum, Sequence) or len(momentum) != 2:
+            raise ValueError(
+                f"momentum is {momentum!r}; wanted two numbers, of the first experience "
+                "and of later ones"
+            )
+        require_fraction(**{f"momentum[{i}]": m for i, m in enumerate(momentum)})
+        require_positive(head_lr_mult=head_lr_mult)
+        if later_lr is not None:
+            require_positive(later_lr=later_lr)
+        if first_epochs is not None:
+            require_whole(1, first_epochs=first_epochs)
+        if batch_renorm:
+            to_batch_renorm(
+                model,
+                std=std,
+                momentum=momentum[0],
+                max_r_max=r_max,
+                max_d_max=d_max,
+                growth=growth,
+                limits=limits,
+            )
+        shape = tuple(input_shape)
+        self.latent_layer = latent_layer or suggest_latent_layer(model, shape)
+        replay = LatentReplayPlugin(
+            model,
+            self.latent_layer,
+            input_shape=shape,
+            memory_size=memory_size,
+            latent_dtype=latent_dtype,
+            freeze_first=freeze_first,
+            below=below,
+            cache_current=cache_current,
+            order=order,
+            replacement=replacement,
+            generator=generator,
+            memory_resident=memory_resident,
+        )
+        self.buffer = replay.buffer
+        own: list[BasePlugin] = [
+            replay,
+            CWRStarPlugin(
+                head, repeat=cwr_repeat, mask_unseen=mask_unseen, buffer=self.buffer
+            ),
+        ]
+        if si != "none":
+            own.append(
+                SynapticIntelligencePlugin(
+                    si_strength,
+                    mode=si,
+                    trajectory=si_trajectory,
+                    min_importance=si_min_importance,
+                    exclude=None if head is None else [head],
+                )
+            )
+        refuse_own_plugins("AR1Star", own, plugins)
+        if head_lr_mult != 1:
+            name = linear_head_name(model, head)
+            _give_group(optimizer, list(linear_head(model, name).parameters()))
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            plugins=[*own, *(plugins or [])],
+            memory_resident=memory_resident,
+            generator=generator,
+            **base_kwargs,
+        )
+        self.later_lr = later_lr
+        self.head_lr_mult = head_lr_mult
+        self.head = head
+        self.freeze_depthwise = freeze_depthwise
+        self.later_momentum = momentum[1]
+        epochs = int(base_kwargs.get("train_epochs", 1))
+        self.epochs = (first_epochs or epochs, epochs)
+        self._resting: list[Tensor] = []
+        if batch_renorm and not any(batch_renorms_of(model)):
+            _log.info("the model has no batch normalisation: nothing is renormalised")
+
+    def make_optimizer(self, **kwargs: Any) -> None:
+        """As Avalanche's; momenta are dropped once, before the second experience.
+
+        Args:
+            kwargs: As in Avalanche.
+        """
+        if self.clock.train_exp_counter == 1:
+            kwargs["reset_optimizer_state"] = True
+        super().make_optimizer(**kwargs)
+
+    def backward(self) -> None:
+        """Compute gradients; weights that rest get none."""
+        super().backward()
+        for weight in self._resting:
+            weight.grad = None
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        later = self.clock.train_exp_counter > 0
+        self.train_epochs = self.epochs[later]
+        if later:
+            for layer in batch_renorms_of(self.model):
+                layer.set_phase(
+                    momentum=self.later_momentum,
+                    r_max=float(layer.max_r_max),
+                    d_max=float(layer.max_d_max),
+                    growth=0.0,
+                )
+        super()._before_training_exp(**kwargs)
+        if later:
+            self._slow_down()
+            if self.freeze_depthwise:
+                self._resting = list(_depthwise_weights(self.model))
+
+    def _slow_down(self) -> None:
+        """Set the learning rates of later experiences, in each anew."""
+        name = linear_head_name(self.model, self.head)
+        head = {id(p) for p in linear_head(self.model, name).parameters()}
+        for group in self.optimizer.param_groups:
+            own = self.head_lr_mult if {id(p) for p in group["params"]} <= head else 1.0
+            if self.later_lr is not None:
+                group["lr"] = self.later_lr * own
+            elif own != 1 and self.clock.train_exp_counter == 1:
+                group["lr"] *= own
+
+
+def _depthwise_weights(model: nn.Module) -> Iterator[Tensor]:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1:
+            yield from layer.parameters(recurse=False)
+
+
+def _give_group(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Put parameters into a group of their own, with the options they had."""
+    theirs = {id(p) for p in parameters}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in theirs]
+        if moved and len(moved) < len(group["params"]):
+            group["params"] = [p for p in group["params"] if id(p) not in theirs]
+            optimizer.add_param_group({**group, "params": moved})

@@ -1,0 +1,113 @@
+"""Avalanche's own AR1 (AR1* with latent replay), in the frame of the methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from benchmarks.names import UsageError
+from benchmarks.recipes.frame import Frame, Network
+from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+from benchmarks.streams import STREAMS
+
+SMOKE = {
+    "stream": "split_digits",
+    "n_experiences": None,
+    "first_experience_classes": None,
+    "class_order": None,
+    "images_per_class": None,
+    "network": "mobilenet_cifar",
+    "latent_layer": "conv3_1.sep",
+    "memory_size": 100,
+    "train_epochs": 1,
+    "weights": None,
+}
+
+
+@recipe(smoke=SMOKE)
+def avalanche_ar1(
+    *,
+    stream: str = "mnist_nc",
+    network: Network = "mobilenet_cifar",
+    latent_layer: str = "conv3_1.sep",
+    memory_size: PositiveInt = 300,
+    train_epochs: PositiveInt = 4,
+    lr: PositiveFloat = 1e-3,
+    inc_lr: PositiveFloat = 5e-5,
+    weight_decay: NonNegativeFloat = 5e-4,
+    init_update_rate: PositiveFloat = 0.01,
+    inc_update_rate: PositiveFloat = 5e-5,
+    max_r_max: PositiveFloat = 1.25,
+    max_d_max: PositiveFloat = 0.5,
+    inc_step: NonNegativeFloat = 4.1e-5,
+    ewc_lambda: NonNegativeFloat = 0.0,
+    **frame: Any,
+) -> Setup:
+    """Avalanche's AR1 around our MobileNet, as it is: latents with shuffled labels.
+
+    Args:
+        stream: Name of the stream; the command `list` shows them.
+        network: mobilenet or mobilenet_cifar.
+        latent_layer: Name of the last layer below the stored activations.
+        memory_size: Activations in memory, at most as many as images come first.
+        train_epochs: Passes over each experience.
+        lr: Learning rate of the first experience.
+        inc_lr: Learning rate of later ones.
+        weight_decay: Weight decay of SGD.
+        init_update_rate: Of the statistics of Batch Renormalization, at first.
+        inc_update_rate: The same in later experiences.
+        max_r_max: Limit of r.
+        max_d_max: Limit of d.
+        inc_step: Growth of both limits with each image of the first experience.
+        ewc_lambda: Weight of Synaptic Intelligence.
+    """
+    method = {
+        "rm_sz": memory_size,
+        "inc_lr": inc_lr,
+        "init_update_rate": init_update_rate,
+        "inc_update_rate": inc_update_rate,
+        "max_r_max": max_r_max,
+        "max_d_max": max_d_max,
+        "inc_step": inc_step,
+        "ewc_lambda": ewc_lambda,
+    }
+    protocol = Frame(
+        stream=stream,
+        network=network,
+        train_epochs=train_epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        **frame,
+    )
+    n_classes = STREAMS[stream].n_classes if stream in STREAMS else None
+
+    def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
+        from torch.nn import Linear
+
+        from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+        from benchmarks.ar1_host import make_ar1, split_mobilenet
+
+        if n_classes is None or protocol.optimizer != "sgd" or protocol.milestones:
+            raise UsageError(
+                f"stream is {stream}, optimizer {protocol.optimizer}, milestones "
+                f"{list(protocol.milestones)}; wanted a stream of known classes, sgd and "
+                "none, as Avalanche's AR1 does"
+            )
+        extractor = protocol.make_feature_extractor()
+        head = Linear(extractor.feature_size, n_classes, bias=False)
+        return make_ar1(  # type: ignore[no-any-return]
+            split_mobilenet(extractor, latent_layer, head),
+            lr=protocol.lr,
+            momentum=protocol.momentum,
+            l2=protocol.weight_decay,
+            # leaves training as it is, and keeps evaluation from drawing numbers
+            plugins=[MemoryResidentPlugin(memory_resident=False)],
+            evaluator=evaluator,
+            device=device,
+            **protocol.template_options(),
+            **method,
+        )
+
+    memory = f"{memory_size} activations after {latent_layer}"
+    return protocol.setup(make_strategy, memory=memory)
