@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -209,6 +210,20 @@ class LatentBuffer:
             return some.float()
         step, zero = self._quantiser()
         return (some.float() - zero) * step
+
+    def warn_if_stale(self, checksum: int) -> None:
+        """Warn, once a change, if the model is not the one that made the latents.
+
+        Args:
+            checksum: Of the model as it is now.
+        """
+        if len(self) and self.checksum != checksum:
+            warnings.warn(
+                "stored latents are stale: the model below the cut changed after they "
+                "were stored; was it trained, loaded or replaced meanwhile?",
+                stacklevel=3,
+            )
+            self.checksum = checksum
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory, and the state of the generator if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -40,10 +39,9 @@ class LatentReplayPlugin(SupervisedPlugin):
     task labels and outputs hold old and new, ``mb_x`` the new only: plugins that run
     the model on ``mb_x`` themselves (LwF) do not go with this one.
 
-    Callbacks: before an experience it freezes g and replaces the loader; before the
-    forward pass it appends labels, and a hook latents; afterwards the hook is gone.
-    After the experience it fills the memory and puts back what it froze; an error
-    inside an experience leaves g frozen until the next ``train()``.
+    Callbacks: before an experience it freezes g and replaces the loader; before each
+    forward pass it appends labels, and a hook latents. After the experience it fills
+    the memory and puts back what it froze (after an error: at the next ``train()``).
     Keeps between experiences: the memory, which a checkpoint holds.
 
     Args:
@@ -53,16 +51,12 @@ class LatentReplayPlugin(SupervisedPlugin):
         input_shape: Of one input, or a batch of inputs.
         memory_size: Latents kept, >= 0; with 0 g is frozen and nothing replayed.
         latent_dtype: See `LatentBuffer`.
-        freeze_first: Freeze g in experience 0, too. False trains all of the model
-            there.
-        below: ``"adapt"``: statistics of norm layers below go on adapting to the new
-            data, and stored latents grow old.
-        cache_current: Compute the new data's latents once an experience, not once an
-            epoch; needs memory for all of them, and deterministic transforms.
-            ``mb_x`` then holds latents. Experiences in which g is trained do without.
-        order: ``"published"``: the memory is read in its order, the data are shuffled
-            once an experience, and those of experience 0 filled up with their first
-            to whole batches; see `minibatch_composition` with ``legacy``.
+        freeze_first: Freeze g in experience 0, too; else all is trained there.
+        below: ``"adapt"``: statistics of norm layers in g go on adapting to new data.
+        cache_current: Compute the new data's latents once an experience and keep them;
+            needs deterministic transforms. ``mb_x`` holds latents where g is frozen.
+        order: ``"published"``: see `LatentBatches`; the data are shuffled once an
+            experience, those of experience 0 first filled up to whole batches.
         replacement: See `LatentBuffer`.
         generator: Of order, choice and augmentation, on the CPU; None for torch's
             default.
@@ -72,13 +66,10 @@ class LatentReplayPlugin(SupervisedPlugin):
         buffer: The `LatentBuffer`.
 
     Raises:
-        ValueError: If an argument is out of its range, there is no such layer or the
-            model cannot be cut there; in training, if the batches are too small to
-            hold old and new, transforms are random where latents are cached, or
-            latents are not finite or of another shape than the memory's.
-
-    Warns:
-        UserWarning: If g changed after its latents were stored.
+        ValueError: If an argument is out of its range or the model cannot be cut
+            there; in training, if batches are too small for old and new, transforms
+            are random where latents are cached, or latents are not finite or of
+            another shape than the memory's. If g changed meanwhile, there is a warning.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -173,8 +164,9 @@ class LatentReplayPlugin(SupervisedPlugin):
             self._probe(int(next(iter(tasks))))
         experience = strategy.clock.train_exp_counter
         if self.freeze_first or experience > 0:
-            self._frozen = FrozenBelow(self.cut, adapt=self.below == "adapt")
-            self._warn_if_stale()
+            adapt = self.below == "adapt"
+            self._frozen = FrozenBelow(self.cut, adapt=adapt)
+            self.buffer.warn_if_stale(self.cut.checksum(buffers=not adapt))
         self._cached = self.cache_current and self._frozen is not None
         self._batches = LatentBatches(
             self.buffer,
@@ -255,7 +247,7 @@ class LatentReplayPlugin(SupervisedPlugin):
                 memory_resident=self.memory_resident,
                 generator=self.generator,
             )
-        self.buffer.checksum = self._checksum()
+        self.buffer.checksum = self.cut.checksum(buffers=self.below == "frozen")
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Take out a hook that an error left."""
@@ -298,18 +290,6 @@ class LatentReplayPlugin(SupervisedPlugin):
                 f"above {self.latent_layer} alone; wanted cache_current=False"
             )
         self._cut = cut
-
-    def _checksum(self) -> int:
-        return self.cut.checksum(buffers=self.below == "frozen")
-
-    def _warn_if_stale(self) -> None:
-        if len(self.buffer) and self.buffer.checksum != (now := self._checksum()):
-            warnings.warn(
-                f"stored latents are stale: what is below {self.latent_layer} changed "
-                "after they were stored; was it trained, loaded or replaced meanwhile?",
-                stacklevel=2,
-            )
-            self.buffer.checksum = now
 
     def _put_back(self) -> None:
         if self._cut is not None:

@@ -22,7 +22,7 @@ from avalanche_ext.buffers.latent import LatentDtype
 from avalanche_ext.functional.cwr import Repeat
 from avalanche_ext.functional.replay_policy import Replacement
 from avalanche_ext.functional.synaptic_intelligence import Trajectory
-from avalanche_ext.models.batch_renorm import Limits, batch_renorms_of
+from avalanche_ext.models.batch_renorm import BatchRenorm, Limits, batch_renorms_of
 from avalanche_ext.models.batch_renorm_conversion import StdSource, to_batch_renorm
 from avalanche_ext.models.cut_points import suggest_latent_layer
 from avalanche_ext.models.linear_head import linear_head, linear_head_name
@@ -214,6 +214,7 @@ class AR1Star(ResidentTemplate):
             generator=generator,
             **base_kwargs,
         )
+        self._replay = replay
         self.later_lr = later_lr
         self.head_lr_mult = head_lr_mult
         self.head = head
@@ -245,7 +246,7 @@ class AR1Star(ResidentTemplate):
         later = self.clock.train_exp_counter > 0
         self.train_epochs = self.epochs[later]
         if later:
-            for layer in batch_renorms_of(self.model):
+            for layer in self._renormalised():
                 layer.set_phase(
                     momentum=self.later_momentum,
                     r_max=float(layer.max_r_max),
@@ -257,6 +258,12 @@ class AR1Star(ResidentTemplate):
             self._slow_down()
             if self.freeze_depthwise:
                 self._resting = list(_depthwise_weights(self.model))
+
+    def _renormalised(self) -> Iterator[BatchRenorm]:
+        """Layers whose statistics still move."""
+        frozen = self._replay.below == "frozen"
+        below = set(self._replay.cut.modules_below) if frozen else set()
+        return (m for m in batch_renorms_of(self.model) if m not in below)
 
     def _slow_down(self) -> None:
         """Set the learning rates of later experiences, in each anew."""

@@ -188,7 +188,7 @@ def test_memory_grows_to_all_seen_and_then_keeps_its_size(api):
 
 
 def test_memory_is_reported_in_bytes():
-    strategy, plugin, _ = made(latent_dtype="uint8", memory_size=10)
+    strategy, _, _ = made(latent_dtype="uint8", memory_size=10)
     train(strategy, experiences=1)
     # 16 values, label, task label, experience
     assert memory_bytes(strategy)["latents"] == 10 * (16 + 3 * 8)
@@ -249,7 +249,7 @@ def test_caching_changes_no_bit(host, api, dtype):
 
 
 def test_cached_lower_part_runs_once_for_each_sample():
-    strategy, plugin, _ = made(cache_current=True, train_epochs=5)
+    strategy, _, _ = made(cache_current=True, train_epochs=5)
     rows = []
     strategy.model.feature_extractor[1].register_forward_hook(
         lambda m, a, output: rows.append(len(output))
@@ -279,7 +279,7 @@ def test_replay_keeps_old_classes():
 
 
 def test_published_order_reads_slots_in_their_order_and_data_in_one():
-    strategy, plugin, watch = made(
+    strategy, _, watch = made(
         order="published", replacement="published", memory_size=20, train_epochs=2
     )
     train(strategy, experiences=2)
