@@ -178,7 +178,7 @@ def load_weights(extractor: Module, file: str | Path) -> None:
 
     Args:
         extractor: The network, without classifier.
-        file: The file.
+        file: The file, or ``pytorchcv``, which fetches MobileNetV1's of ImageNet.
 
     Raises:
         UsageError: If the file is missing, is no file of weights, or is of another
@@ -188,6 +188,11 @@ def load_weights(extractor: Module, file: str | Path) -> None:
 
     import torch
 
+    from avalanche_ext.models import load_imagenet_weights
+
+    if file == "pytorchcv":
+        load_imagenet_weights(extractor, file)
+        return
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         extractor.load_state_dict(state, strict=True)

@@ -1,12 +1,20 @@
 """All recipes, one module a family. What a recipe is stands in ``recipe.py``."""
 
-from benchmarks.recipes import avalanche_ar1, baselines, bdr, ewc_fr_replay, lucir
+from benchmarks.recipes import (
+    ar1_star,
+    avalanche_ar1,
+    baselines,
+    bdr,
+    ewc_fr_replay,
+    lucir,
+)
 from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
 
 __all__ = [
     "RECIPES",
     "Recipe",
     "Setup",
+    "ar1_star",
     "avalanche_ar1",
     "baselines",
     "bdr",

@@ -183,6 +183,30 @@ class Frame:
             return TaskIncrementalClassifier(extractor, head)
         return Sequential(extractor, IncrementalClassifier(extractor.feature_size))
 
+    def make_one_head(self) -> Module:
+        """Build the network with one linear classifier without bias, for all classes.
+
+        Returns:
+            The model; its classifier grows if the stream does not tell its classes.
+        """
+        from avalanche.models import IncrementalClassifier
+        from torch.nn import Linear
+
+        from avalanche_ext.models import FeatureClassifier
+
+        extractor, n_classes = self.make_feature_extractor(), self.n_classes
+        head = (
+            IncrementalClassifier(extractor.feature_size)
+            if n_classes is None
+            else Linear(extractor.feature_size, n_classes, bias=False)
+        )
+        return FeatureClassifier(extractor, head)
+
+    @property
+    def n_classes(self) -> int | None:
+        """Classes of the stream; None if it does not tell."""
+        return STREAMS[self.stream].n_classes
+
     def make_optimizer(self, model: Module) -> tuple[Optimizer, list[Plugin]]:
         """Build the optimizer, and the schedule that starts anew each experience.
 
