@@ -59,12 +59,13 @@ from avalanche_ext.plugins import (
     MemoryResidentPlugin,
     SynapticIntelligencePlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR, EWCFRReplay
+from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay
 
 __all__ = [
     "BDR",
     "LUCIR",
     "MLP",
+    "AR1Star",
     "AverageIncrementalAccuracy",
     "BDRPlugin",
     "BalancedFinetuningPlugin",
