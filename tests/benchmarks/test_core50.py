@@ -137,3 +137,28 @@ def _command(root, out, *more):
     stream = ["--stream", MINI, "--stream_seed", "2", "--n_experiences", "5"]
     places = ["--dataset-root", str(root), "--out", str(out)]
     return [*words.split(), *stream, *places, "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize(
+    ("stream", "more"),
+    [
+        (MINI, ("--network", "mobilenet_cifar", "--latent_layer", "conv3_1.sep")),
+        ("core50_nicv2_391", ()),  # the paper's network, images and layer
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*untrained")
+def test_latent_replay_goes_from_file_lists_to_results(stream, more, tmp_path):
+    size = 32 if "mini" in stream else 128
+    lay_core50(tmp_path / "data", "nicv2_391", run=2, size=size)
+    words = (
+        "run ar1_star_core50 --train_epochs 1 --train_mb_size 8 --memory_size 12 "
+        "--n_experiences 3 --stream_seed 2 --eval-every 3 --threads 1 --device cpu"
+    )
+    places = ["--dataset-root", str(tmp_path / "data"), "--out", str(tmp_path)]
+    assert main([*words.split(), "--stream", stream, *more, *places]) == 0
+    folder = tmp_path / "ar1_star_core50" / "0"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["finished"] and record["metrics"]["final_accuracy"] is not None
+    values = 128 * 16 * 16 if size == 32 else 512 * 8 * 8  # of a latent
+    kept = record["memory_bytes"]["latents"]
+    assert 4 * 12 * values < kept < 4.1 * 12 * values

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# AR1* on real MNIST at 32x32: new classes (NC) and new instances and classes (NIC), ours beside Avalanche's AR1.
+#
+#     bash scripts/ar1_mnist.sh --dataset-root MNIST --cifar10-root CIFAR10 [further options of every run]
+#
+# First a small MobileNet is pretrained on 6,000 images of CIFAR-10 (a few minutes), unless WEIGHTS names its file. Then
+# for each stream, on the same weights, batches, learning rates and number of activations: ours with float32 and with
+# uint8 activations, and Avalanche's AR1. Three seeds, one thread each: about half an hour. SEEDS="0 1" takes fewer.
+# A second call goes on where the first was stopped. Results are in results/ar1_mnist (OUT).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+read -ra python <<< "${PYTHON:-.venv/bin/python}"
+out=${OUT:-results/ar1_mnist}
+weights=${WEIGHTS:-$out/mobilenet.pt}
+
+options=() cifar10=()
+while (($#)); do
+  case $1 in
+    --cifar10-root) cifar10=(--dataset-root "${2:?wanted a folder}"); shift ;;
+    --out* | --seed* | --weights*) echo "$1 is decided here; wanted OUT=DIR, SEEDS=\"0 1\" or WEIGHTS=FILE before the command" >&2; exit 2 ;;
+    *) options+=("$1") ;;
+  esac
+  shift
+done
+
+mkdir -p "$(dirname "$weights")"
+[[ -f $weights ]] || "${python[@]}" -m benchmarks pretrain "$weights" --train_epochs 20 --threads 1 "${cifar10[@]}"
+
+run() { # name of the row, recipe, its options
+  "${python[@]}" -m benchmarks run "$2" "${@:3}" --lr 0.05 --weights "$weights" --threads 1 --resume --out "$out/$1" "${options[@]}"
+}
+
+for seed in ${SEEDS:-0 1 2}; do
+  for stream in nc nic; do
+    memory=$([[ $stream == nc ]] && echo 300 || echo 150)
+    every=(--stream "mnist_$stream" --memory_size "$memory" --seed "$seed")
+    run "$stream" ar1_star_mnist "${every[@]}" --later_lr 0.05
+    run "${stream}_uint8" ar1_star_mnist "${every[@]}" --later_lr 0.05 --latent_dtype uint8
+    run "${stream}_avalanche" avalanche_ar1 "${every[@]}" --inc_lr 0.05
+  done
+done
+"${python[@]}" -m benchmarks table "$out"
