@@ -32,11 +32,14 @@ run() { # name of the row, recipe, its options
 
 for seed in ${SEEDS:-0 1 2}; do
   for stream in nc nic; do
-    memory=$([[ $stream == nc ]] && echo 300 || echo 150)
-    every=(--stream "mnist_$stream" --memory_size "$memory" --seed "$seed")
-    run "$stream" ar1_star_mnist "${every[@]}" --later_lr 0.05
-    run "${stream}_uint8" ar1_star_mnist "${every[@]}" --later_lr 0.05 --latent_dtype uint8
-    run "${stream}_avalanche" avalanche_ar1 "${every[@]}" --inc_lr 0.05
+    case $stream in # activations, learning rate of later experiences, experiences between two evaluations
+      nc) memory=300 later=0.05 apart=1 ;;
+      nic) memory=150 later=0.01 apart=7 ;;
+    esac
+    every=(--stream "mnist_$stream" --memory_size "$memory" --eval-every "$apart" --seed "$seed")
+    run "$stream" ar1_star_mnist "${every[@]}" --later_lr "$later"
+    run "${stream}_uint8" ar1_star_mnist "${every[@]}" --later_lr "$later" --latent_dtype uint8
+    run "${stream}_avalanche" avalanche_ar1 "${every[@]}" --inc_lr "$later"
   done
 done
 "${python[@]}" -m benchmarks table "$out"
