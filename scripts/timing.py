@@ -17,9 +17,14 @@ import platform
 import warnings
 
 import torch
-from timings import bdr_cwd, ewc_fr_replay, foundation
+from timings import ar1_star, bdr_cwd, ewc_fr_replay, foundation
 
-ENTRIES = (*foundation.ENTRIES, *bdr_cwd.ENTRIES, *ewc_fr_replay.ENTRIES)
+ENTRIES = (
+    *foundation.ENTRIES,
+    *bdr_cwd.ENTRIES,
+    *ewc_fr_replay.ENTRIES,
+    *ar1_star.ENTRIES,
+)
 
 
 def main() -> None:

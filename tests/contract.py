@@ -1,6 +1,6 @@
 """What every plugin, buffer and strategy owes its user, as functions.
 
-`test_contract.py` applies them to all of `cases.SUBJECTS`; `kill_and_resume.py` adds
+`test_contract.py` applies them to all of `subjects.SUBJECTS`; `kill_and_resume.py` adds
 the one that needs processes of its own.
 """
 

@@ -21,8 +21,9 @@ import torch
 warnings.simplefilter("ignore")
 
 from avalanche.core import SupervisedPlugin
-from cases import SUBJECTS, toy_benchmark
+from cases import toy_benchmark
 from contract import weights
+from subjects import SUBJECTS
 
 from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 

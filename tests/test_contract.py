@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contract
 import pytest
-from cases import APIS, SUBJECTS, WEIGHTLESS, naive_with
+from cases import APIS, naive_with
+from subjects import SUBJECTS, WEIGHTLESS
 
 from avalanche_ext.plugins import MemoryResidentPlugin
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import contract
 import pytest
 import torch
-from cases import SUBJECTS
+from subjects import SUBJECTS
 
 
 @pytest.fixture(scope="module")

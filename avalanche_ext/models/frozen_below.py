@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import torch
 from torch import nn
 
 from avalanche_ext.models.latent_cut import LatentCut
@@ -53,3 +57,33 @@ class FrozenBelow:
 
 def _has_statistics(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
+
+
+def looks_untrained(modules: Iterable[nn.Module]) -> bool:
+    """Whether there are norm layers with statistics, all of them as when made.
+
+    Args:
+        modules: Parts of a model.
+
+    Returns:
+        Whether all their means and biases are 0, and their deviations 1.
+
+    Example:
+        >>> looks_untrained([nn.Linear(2, 2)]), looks_untrained([nn.BatchNorm1d(2)])
+        (False, True)
+    """
+    norms = [m for m in modules if _has_statistics(m)]
+    return bool(norms) and all(map(_is_as_new, norms))
+
+
+@torch.no_grad()
+def _is_as_new(norm: Any) -> bool:
+    spread = getattr(norm, "running_std", None)
+    if spread is None:
+        spread = norm.running_var
+    at_zero = norm.running_mean, getattr(norm, "bias", None)
+    return not any(t is not None and bool(t.any()) for t in at_zero) and torch.allclose(
+        spread,
+        torch.ones_like(spread),
+        atol=1e-3,  # an epsilon may have been added
+    )

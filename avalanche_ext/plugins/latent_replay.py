@@ -140,6 +140,11 @@ class LatentReplayPlugin(SupervisedPlugin):
             raise ValueError("the model has no classes yet; wanted training first")
         return self._cut
 
+    def look_again(self) -> None:
+        """Find the cut anew, after modules of the model were replaced."""
+        if self._cut is not None:
+            self._probe()
+
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse what does not fit; put back what an error may have left."""
         self._put_back()
@@ -258,7 +263,7 @@ class LatentReplayPlugin(SupervisedPlugin):
         """Bytes of the memory.
 
         Returns:
-            ``{"latents": bytes}``.
+            In all.
         """
         return {"latents": self.buffer.nbytes}
 
@@ -269,12 +274,7 @@ class LatentReplayPlugin(SupervisedPlugin):
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
     ) -> None:
-        """Put the memory back.
-
-        Args:
-            state: What ``state_dict`` returned.
-            experiences: The experiences trained so far.
-        """
+        """Put the memory back; see `LatentBuffer.load_state_dict`."""
         self.buffer.load_state_dict(state["buffer"], experiences)
 
     def _permutation(self, n: int) -> Tensor:

@@ -5,4 +5,4 @@ from avalanche_ext.strategies.bdr import BDR
 from avalanche_ext.strategies.ewc_fr_replay import EWCFRReplay
 from avalanche_ext.strategies.lucir import LUCIR
 
-__all__ = ["AR1Star", "BDR", "LUCIR", "EWCFRReplay"]
+__all__ = ["BDR", "LUCIR", "AR1Star", "EWCFRReplay"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from avalanche.core import BasePlugin
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_ext._checks import (
@@ -25,11 +26,13 @@ from avalanche_ext.functional.synaptic_intelligence import Trajectory
 from avalanche_ext.models.batch_renorm import BatchRenorm, Limits, batch_renorms_of
 from avalanche_ext.models.batch_renorm_conversion import StdSource, to_batch_renorm
 from avalanche_ext.models.cut_points import suggest_latent_layer
+from avalanche_ext.models.frozen_below import looks_untrained
 from avalanche_ext.models.linear_head import linear_head, linear_head_name
 from avalanche_ext.plugins.cwr_star import CWRStarPlugin
 from avalanche_ext.plugins.latent_replay import LatentReplayPlugin
 from avalanche_ext.plugins.synaptic_intelligence import SynapticIntelligencePlugin
 from avalanche_ext.strategies._template import ResidentTemplate, refuse_own_plugins
+from avalanche_ext.strategies._weights import depthwise_weights, give_group
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +49,9 @@ class AR1Star(ResidentTemplate):
     ``"learning_rate"`` constrains the weights in between, which makes it AR1*; the
     published results of latent replay are of AR1*-free, the default.
 
-    The lower part should be pretrained: it is frozen from the start, unless
-    ``freeze_first=False`` trains the whole network in the first experience.
+    The lower part should be pretrained: it is frozen from the start, with a warning if
+    its norm layers look untrained, unless ``freeze_first=False`` trains the whole
+    network in the first experience.
     Evaluation within an experience sees the head that is in training. Classes may
     come back; heads may grow; streams may have task labels, there is one head.
 
@@ -90,15 +94,16 @@ class AR1Star(ResidentTemplate):
         memory_resident: Hold the images on the device; "auto": where they fit.
         generator: Of shuffling, augmentation and memory; None for torch's default.
         base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
-            channels_last, compile`` of `ResidentTemplate`.
+            channels_last`` of `ResidentTemplate`.
 
     Attributes:
         buffer: The memory, a `LatentBuffer`.
         latent_layer: Where the model is cut.
 
     Raises:
-        ValueError: If an argument is out of its range, or the model cannot be cut
-            there; the message lists where it can.
+        ValueError: If an argument is out of its range, the model cannot be cut there
+            (the message lists where it can) or has no linear head. Model and optimizer
+            are unchanged then.
 
     References:
         Pellegrini, Graffieti, Lomonaco, Maltoni, Latent Replay for Real-Time Continual
@@ -148,6 +153,11 @@ class AR1Star(ResidentTemplate):
         require_choice((True, False), freeze_depthwise=freeze_depthwise)
         require_choice((True, False), batch_renorm=batch_renorm)
         require_choice(("none", "penalty", "learning_rate"), si=si)
+        require_kind(Sequence, input_shape=input_shape)
+        if base_kwargs.get("compile"):
+            raise ValueError(
+                "compile is True; wanted False: a hook in the model appends latents"
+            )
         if not isinstance(momentum, Sequence) or len(momentum) != 2:
             raise ValueError(
                 f"momentum is {momentum!r}; wanted two numbers, of the first experience "
@@ -159,21 +169,13 @@ class AR1Star(ResidentTemplate):
             require_positive(later_lr=later_lr)
         if first_epochs is not None:
             require_whole(1, first_epochs=first_epochs)
-        if batch_renorm:
-            to_batch_renorm(
-                model,
-                std=std,
-                momentum=momentum[0],
-                max_r_max=r_max,
-                max_d_max=d_max,
-                growth=growth,
-                limits=limits,
-            )
         shape = tuple(input_shape)
-        self.latent_layer = latent_layer or suggest_latent_layer(model, shape)
+        if latent_layer is None:
+            latent_layer = suggest_latent_layer(model, shape)
+        linear_head_name(model, head)
         replay = LatentReplayPlugin(
             model,
-            self.latent_layer,
+            latent_layer,
             input_shape=shape,
             memory_size=memory_size,
             latent_dtype=latent_dtype,
@@ -185,11 +187,10 @@ class AR1Star(ResidentTemplate):
             generator=generator,
             memory_resident=memory_resident,
         )
-        self.buffer = replay.buffer
         own: list[BasePlugin] = [
             replay,
             CWRStarPlugin(
-                head, repeat=cwr_repeat, mask_unseen=mask_unseen, buffer=self.buffer
+                head, repeat=cwr_repeat, mask_unseen=mask_unseen, buffer=replay.buffer
             ),
         ]
         if si != "none":
@@ -203,9 +204,6 @@ class AR1Star(ResidentTemplate):
                 )
             )
         refuse_own_plugins("AR1Star", own, plugins)
-        if head_lr_mult != 1:
-            name = linear_head_name(model, head)
-            _give_group(optimizer, list(linear_head(model, name).parameters()))
         super().__init__(
             model=model,
             optimizer=optimizer,
@@ -214,7 +212,22 @@ class AR1Star(ResidentTemplate):
             generator=generator,
             **base_kwargs,
         )
+        if batch_renorm:
+            to_batch_renorm(
+                model,
+                std=std,
+                momentum=momentum[0],
+                max_r_max=r_max,
+                max_d_max=d_max,
+                growth=growth,
+                limits=limits,
+            )
+            replay.look_again()
+        if head_lr_mult != 1:
+            name = linear_head_name(model, head)
+            give_group(optimizer, list(linear_head(model, name).parameters()))
         self._replay = replay
+        self.buffer, self.latent_layer = replay.buffer, latent_layer
         self.later_lr = later_lr
         self.head_lr_mult = head_lr_mult
         self.head = head
@@ -222,7 +235,7 @@ class AR1Star(ResidentTemplate):
         self.later_momentum = momentum[1]
         epochs = int(base_kwargs.get("train_epochs", 1))
         self.epochs = (first_epochs or epochs, epochs)
-        self._resting: list[Tensor] = []
+        self._resting: list[nn.Parameter] = []
         if batch_renorm and not any(batch_renorms_of(model)):
             _log.info("the model has no batch normalisation: nothing is renormalised")
 
@@ -257,7 +270,9 @@ class AR1Star(ResidentTemplate):
         if later:
             self._slow_down()
             if self.freeze_depthwise:
-                self._resting = list(_depthwise_weights(self.model))
+                self._resting = list(depthwise_weights(self.model))
+        elif self._replay.freeze_first:
+            self._warn_if_untrained()
 
     def _renormalised(self) -> Iterator[BatchRenorm]:
         """Layers whose statistics still move."""
@@ -276,18 +291,10 @@ class AR1Star(ResidentTemplate):
             elif own != 1 and self.clock.train_exp_counter == 1:
                 group["lr"] *= own
 
-
-def _depthwise_weights(model: nn.Module) -> Iterator[Tensor]:
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1:
-            yield from layer.parameters(recurse=False)
-
-
-def _give_group(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Put parameters into a group of their own, with the options they had."""
-    theirs = {id(p) for p in parameters}
-    for group in list(optimizer.param_groups):
-        moved = [p for p in group["params"] if id(p) in theirs]
-        if moved and len(moved) < len(group["params"]):
-            group["params"] = [p for p in group["params"] if id(p) not in theirs]
-            optimizer.add_param_group({**group, "params": moved})
+    def _warn_if_untrained(self) -> None:
+        if looks_untrained(self._replay.cut.modules_below):
+            warnings.warn(
+                f"norm layers up to {self.latent_layer} are as new: it looks untrained, "
+                "and is frozen; wanted a pretrained model, or freeze_first=False",
+                stacklevel=2,
+            )

@@ -25,9 +25,10 @@ BATCH = 128
 class Noise(CIFAR10):
     """Random images in the class of CIFAR-10, so that the host treats them alike."""
 
-    def __init__(self, n: int) -> None:
-        """Draw n images of 32x32."""
-        pixels = np.random.RandomState(0).randint(0, 256, (n, 3, 32, 32), np.uint8)
+    def __init__(self, n: int, size: int = 32) -> None:
+        """Draw n square images."""
+        shape = (n, 3, size, size)
+        pixels = np.random.RandomState(0).randint(0, 256, shape, np.uint8)
         self.data = pixels.transpose(0, 2, 3, 1)
         self.targets = [i % 10 for i in range(n)]
         self.transform = self.target_transform = None

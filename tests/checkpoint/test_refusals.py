@@ -15,9 +15,10 @@ import pytest
 import torch
 from avalanche.training.plugins import AGEMPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
-from cases import SUBJECTS, naive_with, toy_benchmark, toy_model
+from cases import naive_with, toy_benchmark, toy_model
 from checkpoint_subjects import Counted, counted
 from contract import assert_equal, weights
+from subjects import SUBJECTS
 from torch import nn, optim
 
 from avalanche_ext.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

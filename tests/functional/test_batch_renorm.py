@@ -104,6 +104,7 @@ def test_gradients_are_exact_where_both_corrections_are_at_their_limits(
         return batch_renorm(x, *far, weight, bias, r_max=r_max, d_max=d_max)[0]
 
     assert torch.autograd.gradcheck(output, (x, weight, bias))
+    assert torch.autograd.gradgradcheck(output, (x, weight, bias))
 
 
 def test_evaluation_is_an_affine_map_of_exact_gradients(rng):

@@ -9,7 +9,10 @@ import torch
 from formula_network import formula_network, our_name, preprocessed
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import TensorDataset
 
+from avalanche_ext.buffers import LatentBuffer
+from avalanche_ext.loaders.resident_loader import image_bytes
 from avalanche_ext.models.batch_renorm_conversion import to_batch_renorm
 from avalanche_ext.models.mobilenet import MobileNetV1, mobilenet_v1_cifar
 
@@ -128,6 +131,34 @@ def test_layers_agree_with_the_authors(golden):
     assert [math.prod(s) for s in ours] == [math.prod(s) for _, s in wanted]
     named = {our_name(n, 20).split(".", 1)[1] for n in golden["state_dict_keys_L19"]}
     assert named - {"weight"} <= set(model.state_dict())
+
+
+KIB_PER_LATENT = {  # in 32, 16 and 8 bits
+    "conv4_2/sep": (128, 64, 32),
+    "conv5_1/dw": (128, 64, 32),
+    "conv5_2/dw": (128, 64, 32),
+    "conv5_3/dw": (128, 64, 32),
+    "conv5_4/dw": (128, 64, 32),
+    "conv5_5/dw": (128, 64, 32),
+    "conv5_6/dw": (32, 16, 8),
+    "conv6/dw": (64, 32, 16),
+    "pool6": (4, 2, 1),
+}
+
+
+def test_a_stored_latent_takes_the_published_bytes_and_an_image_48_kib():
+    with torch.device("meta"):
+        latents = outputs_of_layers(MobileNetV1(), torch.zeros(1, 3, 128, 128))
+    label = torch.zeros(1, dtype=torch.long)
+    for layer, wanted in KIB_PER_LATENT.items():
+        latent = torch.ones(latents[layer].shape)
+        for dtype, kib in zip(("float32", "float16", "uint8"), wanted):
+            buffer = LatentBuffer(1, dtype=dtype)
+            buffer.insert(latent, label, experience=0)
+            # label and number of the experience take 8 bytes each
+            assert buffer.nbytes == kib * 1024 + 16, (layer, dtype)
+    image = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
+    assert image_bytes(TensorDataset(image)) == 48 * 1024
 
 
 @pytest.mark.golden("ar1star", "mobilenet_latents.npz")

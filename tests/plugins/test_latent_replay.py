@@ -6,75 +6,14 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import Naive
-from cases import APIS, N_CLASSES, SIDE, build, task_model, toy_benchmark, toy_model
+from cases import N_CLASSES, build, task_model, toy_benchmark, toy_model
 from contract import assert_equal, run, weights
+from latent_hosts import SHAPE, apis, below, hosts, made, train
 from torch import nn
 
 from avalanche_ext.metrics.memory import memory_bytes
 from avalanche_ext.plugins import LatentReplayPlugin
 from avalanche_ext.strategies._template import ResidentTemplate
-
-LAYER = "feature_extractor.3"
-SHAPE = (1, SIDE, SIDE)
-
-apis = pytest.mark.parametrize("api", APIS)
-hosts = pytest.mark.parametrize("host", [Naive, ResidentTemplate])
-
-
-class Watch(SupervisedPlugin):
-    """Notes what passes in each batch."""
-
-    def __init__(self, plugin):
-        super().__init__()
-        self.plugin, self.batches, self.states = plugin, [], []
-
-    def after_backward(self, strategy, **kwargs):
-        below = self.plugin.cut.parameters_below.values()
-        modes = {m.training for m in self.plugin.cut.modules_below}
-        self.batches.append(
-            {
-                "experience": strategy.clock.train_exp_counter,
-                "epoch": strategy.clock.train_exp_epochs,
-                "x": len(strategy.mb_x),
-                "y": strategy.mb_y.clone(),
-                "fields": [len(field) for field in strategy.mbatch],
-                "t": strategy.mbatch[-1].clone() if len(strategy.mbatch) > 2 else None,
-                "output": len(strategy.mb_output),
-                "grads": [p.grad is not None for p in below],
-                "modes": modes,
-                "batches": len(strategy.dataloader),
-            }
-        )
-
-
-def made(host=Naive, *, model=None, plugins=(), after=(), **options):
-    """Strategy, plugin and watch."""
-    template = {"train_mb_size", "train_epochs", "eval_every"}
-    own = {k: v for k, v in options.items() if k not in template}
-    model = model or toy_model(cosine=False)
-    plugin = LatentReplayPlugin(
-        model, LAYER, **{"input_shape": SHAPE, "memory_size": 30, **own}
-    )
-    watch = Watch(plugin)
-    strategy = build(
-        host,
-        model=model,
-        plugins=[*plugins, plugin, watch, *after],
-        **{k: v for k, v in options.items() if k in template},
-    )
-    return strategy, plugin, watch
-
-
-def train(strategy, api="old", experiences=3, **kwargs):
-    for experience in toy_benchmark(api).train_stream[:experiences]:
-        strategy.train(experience, **kwargs)
-
-
-def below(plugin):
-    """Parameters and buffers of the lower part."""
-    cut = plugin.cut
-    buffers = [b for m in cut.modules_below for b in m.buffers(recurse=False)]
-    return [t.detach().clone() for t in (*cut.parameters_below.values(), *buffers)]
 
 
 @hosts
@@ -228,43 +167,6 @@ def test_without_memory_it_equals_training_the_upper_part_alone():
     )
 
 
-@hosts
-@apis
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_caching_changes_no_bit(host, api, dtype):
-    def make(cache):
-        def of(**options):
-            model = task_model() if "task" in api else toy_model(cosine=False)
-            found = made(host, model=model, cache_current=cache, latent_dtype=dtype)
-            kept.append(found[1].buffer)
-            return found[0]
-
-        return of
-
-    kept = []
-    ours, wanted = (weights(run(make(c), api, evaluations=0)[0]) for c in (True, False))
-    assert_equal(ours, wanted)
-    assert torch.equal(kept[0].stored, kept[1].stored)
-    assert torch.equal(kept[0].labels, kept[1].labels)
-
-
-def test_cached_lower_part_runs_once_for_each_sample():
-    strategy, _, _ = made(cache_current=True, train_epochs=5)
-    rows = []
-    strategy.model.feature_extractor[1].register_forward_hook(
-        lambda m, a, output: rows.append(len(output))
-    )
-    train(strategy, experiences=1)
-    assert sum(rows) == 48
-
-
-def test_caching_goes_with_a_first_experience_that_trains_all():
-    strategy, plugin, watch = made(cache_current=True, freeze_first=False)
-    train(strategy)
-    assert any(all(b["grads"]) for b in watch.batches)
-    assert len(plugin.buffer) == 30
-
-
 def test_replay_keeps_old_classes():
     def accuracy(memory_size):
         torch.manual_seed(1)
@@ -276,30 +178,6 @@ def test_replay_keeps_old_classes():
         ]
 
     assert accuracy(60) > accuracy(0) + 0.2
-
-
-def test_published_order_reads_slots_in_their_order_and_data_in_one():
-    strategy, _, watch = made(
-        order="published", replacement="published", memory_size=20, train_epochs=2
-    )
-    train(strategy, experiences=2)
-    first = [b["y"] for b in watch.batches if b["experience"] == 0]
-    assert [len(y) for y in first] == [16] * 6
-    assert torch.equal(torch.cat(first[:3]), torch.cat(first[3:]))
-    later = [b for b in watch.batches if b["experience"] == 1]
-    assert [b["x"] for b in later] == [12] * 8  # (48 + 20) // 16 = 4 batches
-    assert torch.equal(
-        torch.cat([b["y"] for b in later[:4]]), torch.cat([b["y"] for b in later[4:]])
-    )
-
-
-def test_published_order_fills_the_first_experience_up_with_its_first_samples():
-    strategy, plugin, watch = made(order="published", train_mb_size=20)
-    plugin._permutation = torch.arange
-    train(strategy, experiences=1)
-    targets = list(toy_benchmark().train_stream[0].dataset.targets)
-    seen = torch.cat([b["y"] for b in watch.batches[:3]]).tolist()
-    assert seen == targets[:12] + targets
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small"])
