@@ -25,7 +25,7 @@ SMOKE = {
     "network": "mobilenet_cifar",
     "latent_layer": "conv3_1.sep",
     "memory_size": 100,
-    "train_epochs": 2,
+    "train_epochs": 1,
     "first_epochs": None,
     "train_mb_size": 32,
     "lr": 0.02,
