@@ -28,7 +28,7 @@ def header_of(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
         "version": __version__,
         "strategy": type(strategy).__qualname__,
         "plugins": [type(plugin).__qualname__ for plugin in strategy.plugins],
-        "arguments": _arguments(strategy.plugins),
+        "arguments": _own_arguments(strategy) | _arguments(strategy.plugins),
         "optimizer": type(strategy.optimizer).__qualname__,
         "model": type(strategy.model).__qualname__,
         "parameters": _fixed_parameters(strategy.model),
@@ -38,6 +38,20 @@ def header_of(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
         "samples": [len(experience.dataset) for experience in experiences],
         "order": [_order(experience) for experience in experiences],
     }
+
+
+def _own_arguments(strategy: Any) -> dict[str, Any]:
+    """Plain constructor arguments that a strategy of this package keeps by name."""
+    kind = type(strategy)
+    if kind.__module__.split(".")[0] != "avalanche_ext":
+        return {}
+    found = {
+        f"{kind.__name__}.{name}": _plain(vars(strategy)[name])
+        for name in inspect.signature(kind).parameters
+        if name in vars(strategy) and name not in ("train_mb_size", "train_epochs")
+    }
+    kept = (bool, int, float, str, tuple, type(None))
+    return {name: value for name, value in found.items() if isinstance(value, kept)}
 
 
 def _arguments(plugins: Iterable[Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class CWRStarPlugin(SupervisedPlugin):
         self._current: Any = None
         self._repeats: Any = None
         self._stray: Any = None
-        self._bias_trained = False
+        self._bias_trained: bool | None = None  # a flag while the bias is frozen
 
     @torch.no_grad()
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -123,7 +123,8 @@ class CWRStarPlugin(SupervisedPlugin):
             )
         layer.weight.copy_(reset_rows(saved, past, current))
         if layer.bias is not None:
-            self._bias_trained = layer.bias.requires_grad
+            if self._bias_trained is None:  # else an error left it frozen
+                self._bias_trained = layer.bias.requires_grad
             layer.bias.requires_grad_(False).zero_()
             layer.bias.grad = None  # or weight decay and momentum would move it
         self.saved, self.past = saved, past
@@ -172,7 +173,8 @@ class CWRStarPlugin(SupervisedPlugin):
         seen = (self.past > 0)[:, None]
         layer.weight.copy_(torch.where(seen, self.saved, layer.weight))
         if layer.bias is not None:
-            layer.bias.zero_().requires_grad_(self._bias_trained)
+            layer.bias.zero_().requires_grad_(bool(self._bias_trained))
+        self._bias_trained = None
         self._layer = self._current = self._repeats = self._stray = None
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:

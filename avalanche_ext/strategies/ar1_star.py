@@ -93,7 +93,9 @@ class AR1Star(ResidentTemplate):
         plugins: Further plugins; they act after these.
         memory_resident: Hold the images on the device; "auto": where they fit.
         generator: Of shuffling, augmentation and memory; None for torch's default.
-        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
+        train_mb_size: New images and latents of a mini-batch, >= 2.
+        train_epochs: Of each experience, >= 1.
+        base_kwargs: Others of Avalanche's `SupervisedTemplate`, and ``precision,
             channels_last`` of `ResidentTemplate`.
 
     Attributes:
@@ -146,6 +148,8 @@ class AR1Star(ResidentTemplate):
         plugins: Sequence[BasePlugin] | None = None,
         memory_resident: Literal["auto"] | bool = "auto",
         generator: torch.Generator | None = None,
+        train_mb_size: int = 128,
+        train_epochs: int = 4,
         **base_kwargs: Any,
     ) -> None:
         require_kind(nn.Module, model=model)
@@ -159,10 +163,7 @@ class AR1Star(ResidentTemplate):
                 "compile is True; wanted False: a hook in the model appends latents"
             )
         if not isinstance(momentum, Sequence) or len(momentum) != 2:
-            raise ValueError(
-                f"momentum is {momentum!r}; wanted two numbers, of the first experience "
-                "and of later ones"
-            )
+            raise ValueError(f"momentum is {momentum!r}; wanted two numbers")
         require_fraction(**{f"momentum[{i}]": m for i, m in enumerate(momentum)})
         require_positive(head_lr_mult=head_lr_mult)
         if later_lr is not None:
@@ -210,41 +211,36 @@ class AR1Star(ResidentTemplate):
             plugins=[*own, *(plugins or [])],
             memory_resident=memory_resident,
             generator=generator,
-            **base_kwargs,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            **{"eval_mb_size": None, **base_kwargs},
         )
         if batch_renorm:
+            maxima: dict[str, Any] = {"max_r_max": r_max, "max_d_max": d_max}
+            fixed: dict[str, Any] = {"std": std, "limits": limits}
             to_batch_renorm(
-                model,
-                std=std,
-                momentum=momentum[0],
-                max_r_max=r_max,
-                max_d_max=d_max,
-                growth=growth,
-                limits=limits,
+                model, momentum=momentum[0], growth=growth, **maxima, **fixed
             )
             replay.look_again()
+        self._head_groups: list[tuple[int, int]] = []
         if head_lr_mult != 1:
-            name = linear_head_name(model, head)
-            give_group(optimizer, list(linear_head(model, name).parameters()))
+            weights = linear_head(model, linear_head_name(model, head)).parameters()
+            self._head_groups = give_group(optimizer, list(weights))
         self._replay = replay
         self.buffer, self.latent_layer = replay.buffer, latent_layer
-        self.later_lr = later_lr
-        self.head_lr_mult = head_lr_mult
-        self.head = head
-        self.freeze_depthwise = freeze_depthwise
-        self.later_momentum = momentum[1]
-        epochs = int(base_kwargs.get("train_epochs", 1))
-        self.epochs = (first_epochs or epochs, epochs)
+        # By their names as arguments: a checkpoint compares them.
+        self.later_lr, self.head_lr_mult, self.head = later_lr, head_lr_mult, head
+        self.freeze_depthwise, self.first_epochs = freeze_depthwise, first_epochs
+        self.batch_renorm, self.momentum = batch_renorm, tuple(momentum)
+        self.r_max, self.d_max, self.limits, self.std = r_max, d_max, limits, std
+        self.growth = growth
+        self.epochs = (first_epochs or train_epochs, train_epochs)
         self._resting: list[nn.Parameter] = []
         if batch_renorm and not any(batch_renorms_of(model)):
-            _log.info("the model has no batch normalisation: nothing is renormalised")
+            _log.info("the model has no batch normalisation: nothing to renormalise")
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """As Avalanche's; momenta are dropped once, before the second experience.
-
-        Args:
-            kwargs: As in Avalanche.
-        """
+        """As Avalanche's; momenta are dropped once, before the second experience."""
         if self.clock.train_exp_counter == 1:
             kwargs["reset_optimizer_state"] = True
         super().make_optimizer(**kwargs)
@@ -255,20 +251,33 @@ class AR1Star(ResidentTemplate):
         for weight in self._resting:
             weight.grad = None
 
+    def optimizer_step(self) -> None:
+        """Take a step, in later experiences a longer one with the head."""
+        self._lengthen()  # whatever a scheduler made of it
+        super().optimizer_step()
+
+    def _lengthen(self) -> None:
+        groups = self.optimizer.param_groups
+        if self.clock.train_exp_counter > 0:
+            for others, head in self._head_groups:
+                groups[head]["lr"] = groups[others]["lr"] * self.head_lr_mult
+
     def _before_training_exp(self, **kwargs: Any) -> None:
         later = self.clock.train_exp_counter > 0
         self.train_epochs = self.epochs[later]
         if later:
             for layer in self._renormalised():
                 layer.set_phase(
-                    momentum=self.later_momentum,
+                    momentum=self.momentum[1],
                     r_max=float(layer.max_r_max),
                     d_max=float(layer.max_d_max),
                     growth=0.0,
                 )
         super()._before_training_exp(**kwargs)
         if later:
-            self._slow_down()
+            for group in self.optimizer.param_groups if self.later_lr else ():
+                group["lr"] = self.later_lr
+            self._lengthen()
             if self.freeze_depthwise:
                 self._resting = list(depthwise_weights(self.model))
         elif self._replay.freeze_first:
@@ -279,17 +288,6 @@ class AR1Star(ResidentTemplate):
         frozen = self._replay.below == "frozen"
         below = set(self._replay.cut.modules_below) if frozen else set()
         return (m for m in batch_renorms_of(self.model) if m not in below)
-
-    def _slow_down(self) -> None:
-        """Set the learning rates of later experiences, in each anew."""
-        name = linear_head_name(self.model, self.head)
-        head = {id(p) for p in linear_head(self.model, name).parameters()}
-        for group in self.optimizer.param_groups:
-            own = self.head_lr_mult if {id(p) for p in group["params"]} <= head else 1.0
-            if self.later_lr is not None:
-                group["lr"] = self.later_lr * own
-            elif own != 1 and self.clock.train_exp_counter == 1:
-                group["lr"] *= own
 
     def _warn_if_untrained(self) -> None:
         if looks_untrained(self._replay.cut.modules_below):

@@ -91,45 +91,6 @@ def test_batch_normalisation_stays_if_wanted():
     assert [int(n.num_batches_tracked > 1) for n in norms] == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "options, upper, head",
-    [
-        ({}, 5e-5, 5e-5),
-        ({"later_lr": 0.02}, 0.02, 0.02),
-        ({"later_lr": None}, 0.1, 0.1),
-        ({"later_lr": 0.02, "head_lr_mult": 10.0}, 0.02, 0.2),
-        ({"later_lr": None, "head_lr_mult": 0.5}, 0.1, 0.05),
-    ],
-)
-def test_learning_rates_change_before_the_second_experience(options, upper, head):
-    trained(plugins=[notes := Notes()], **options)
-    assert set(notes.rates[0].values()) == {0.1}
-    for found in notes.rates[1:]:
-        for name, rate in found.items():
-            wanted = head if name.startswith("head.") else upper
-            assert rate == pytest.approx(wanted), name
-
-
-def test_options_of_the_optimizer_are_kept_in_the_group_of_the_head():
-    strategy = ar1(head_lr_mult=2.0)
-    first, second = strategy.optimizer.param_groups
-    names = {id(p): n for n, p in strategy.model.named_parameters()}
-    assert [names[id(p)] for p in second["params"]] == ["head.weight", "head.bias"]
-    assert {**first, "params": 0} == {**second, "params": 0}
-    assert rates(strategy).keys() == set(names.values())
-
-
-def test_group_that_a_user_gave_the_head_is_taken():
-    model = network()
-    groups = [
-        {"params": list(model[:-1].parameters())},
-        {"params": model.head.parameters()},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
-    train(strategy := ar1(model, optimizer=optimizer, head_lr_mult=4.0), visits=[0, 1])
-    assert [g["lr"] for g in strategy.optimizer.param_groups] == [5e-5, 2e-4]
-
-
 def test_momenta_are_dropped_once_before_the_second_experience():
     trained(plugins=[notes := Notes()])
     assert notes.momenta[:2] == [0, 0] and notes.momenta[2] > 0

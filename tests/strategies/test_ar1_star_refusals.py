@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 from ar1_hosts import SHAPE, ar1, network, sgd, train
-from cases import N_CLASSES, task_model, toy_model
+from cases import N_CLASSES, task_model, toy_benchmark, toy_model
 from torch import nn
 
+from avalanche_ext.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from avalanche_ext.models import FeatureClassifier
 from avalanche_ext.plugins import (
     CWRStarPlugin,
@@ -156,3 +157,20 @@ def test_a_step_that_diverges_is_refused():
     train(strategy, visits=[0])
     with pytest.raises(ValueError, match="not finite"):
         train(strategy, visits=[1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"head_lr_mult": 10.0},
+        {"later_lr": 0.1},
+        {"r_max": 2.0},
+        {"batch_renorm": False},
+    ],
+)
+def test_a_checkpoint_of_other_arguments_is_refused(other, tmp_path):
+    stream = toy_benchmark().train_stream
+    save_checkpoint(tmp_path / "c.pt", train(ar1(), visits=[0]), stream)
+    [(name, value)] = other.items()
+    with pytest.raises(CheckpointError, match=f"with AR1Star.{name} = .* has {value}"):
+        load_checkpoint(tmp_path / "c.pt", ar1(**other), stream)
