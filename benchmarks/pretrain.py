@@ -74,7 +74,7 @@ def pretrain(
 
     Args:
         file: File to write, e.g. mobilenet.pt; its folder exists.
-        stream: Name of the stream; the command `list` shows them.
+        stream: Name of a stream of new classes; the command `list` shows them.
         images_per_class: Training images of each class, the first ones; null: all.
         network: As in the recipes.
         feature_size: As in the recipes.
@@ -93,6 +93,13 @@ def pretrain(
     """
     if stream not in STREAMS:
         raise UsageError(f"unknown stream {stream}; {nearest(stream, STREAMS)}")
+    if "class_order" in STREAMS[stream].refused:
+        raise UsageError(
+            f"stream is {stream}; wanted a stream of new classes that can come all at "
+            "once"
+        )
+    if Path(file).is_dir():
+        raise UsageError(f"file is {file}, a folder; wanted the name of a file")
     if not Path(file).absolute().parent.is_dir():
         raise UsageError(
             f"no folder {Path(file).absolute().parent}; wanted it to exist"
@@ -178,20 +185,25 @@ def load_weights(extractor: Module, file: str | Path) -> None:
 
     Args:
         extractor: The network, without classifier.
-        file: The file, or ``pytorchcv``, which fetches MobileNetV1's of ImageNet.
+        file: The file, or ``pytorchcv``, which fetches MobileNetV1's of ImageNet if
+            it has no copy yet.
 
     Raises:
         UsageError: If the file is missing, is no file of weights, or is of another
-            network.
+            network, or pytorchcv's cannot be fetched.
     """
-    import pickle
-
     import torch
 
     from avalanche_ext.models import load_imagenet_weights
 
     if file == "pytorchcv":
-        load_imagenet_weights(extractor, file)
+        try:
+            load_imagenet_weights(extractor, file)
+        except Exception as error:  # of the download: any kind
+            raise UsageError(
+                f"weights: none from pytorchcv ({_reason(error)}); wanted it "
+                "installed, its file of MobileNetV1 there or to be downloaded"
+            ) from error
         return
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -201,15 +213,12 @@ def load_weights(extractor: Module, file: str | Path) -> None:
             f"weights: no file {file}; make it with: python -m benchmarks pretrain "
             f"{file}"
         ) from error
-    except (
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        TypeError,
-        EOFError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # junk ends in any kind of them
         raise UsageError(
-            f"weights: {file} does not fit {type(extractor).__name__} ({reason}); "
-            "wanted a file that pretrain wrote for this network"
+            f"weights: {file} does not fit {type(extractor).__name__} "
+            f"({_reason(error)}); wanted a file that pretrain wrote for this network"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

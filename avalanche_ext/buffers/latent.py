@@ -11,6 +11,12 @@ from avalanche.benchmarks import CLExperience
 from torch import Tensor
 
 from avalanche_ext._checks import require_choice, require_kind, require_whole
+from avalanche_ext.buffers.latent_checks import (
+    require_alike,
+    require_finite,
+    require_insertable,
+    require_state,
+)
 from avalanche_ext.functional.replay_policy import Replacement, filled_and_overwritten
 
 LatentDtype = Literal["float32", "float16", "uint8"]
@@ -121,9 +127,13 @@ class LatentBuffer:
         Args:
             low: Smallest of some latents of the first experience, shape ``()``.
             high: Their largest.
+
+        Raises:
+            ValueError: If one is not finite.
         """
         if self.stored is None:
             seen = torch.stack([low, high]).float().cpu()
+            require_finite(seen)
             first, last = (
                 torch.minimum(self.range, seen),
                 torch.maximum(self.range, seen),
@@ -147,12 +157,21 @@ class LatentBuffer:
             task_labels: Shape ``(n,)``; None on streams without.
 
         Raises:
-            ValueError: If they are not finite, of another shape than those in the
-                memory, or with task labels where those are without.
+            ValueError: If they are not finite, more than fit, of another shape than
+                those in the memory, with task labels where those are without, or
+                without a label each.
         """
+        room = self.max_size
+        if self.replacement == "published":
+            room = len(self) if experience else room - len(self)
+        require_insertable(
+            room, latents, experience, labels=labels, task_labels=task_labels
+        )
         if not len(latents):
             return
-        self._require_fit(latents, task_labels)
+        require_finite(latents)
+        if self.stored is not None:
+            require_alike(latents, self.stored, task_labels, self.task_labels)
         if not torch.isfinite(self.range).all():
             self.observe(*torch.aminmax(latents.detach()))
         # as many as `choose` gave, or fewer if training stopped early
@@ -240,7 +259,11 @@ class LatentBuffer:
         Args:
             state: What ``state_dict`` returned.
             experiences: The experiences trained so far; not needed here.
+
+        Raises:
+            ValueError: If it is of something else, or only one has a generator.
         """
+        require_state(state, _STATE, self.generator is not None)
         for name in _STATE:
             value = state[name]
             setattr(self, name, value.cpu() if isinstance(value, Tensor) else value)
@@ -272,20 +295,3 @@ class LatentBuffer:
             step, zero = self._quantiser()
             latents = (latents / step).round().add(zero).clamp(0, 255).byte()
         return latents.to("cpu").contiguous()
-
-    def _require_fit(self, latents: Tensor, task_labels: Tensor | None) -> None:
-        if not bool(latents.isfinite().all()):
-            raise ValueError(
-                "latents hold NaN or inf; wanted finite numbers: did training diverge?"
-            )
-        if self.stored is None:
-            return
-        if latents.shape[1:] != self.stored.shape[1:]:
-            raise ValueError(
-                f"latents have shape {tuple(latents.shape[1:])}; wanted "
-                f"{tuple(self.stored.shape[1:])} as in the memory: did the size of "
-                "the inputs change?"
-            )
-        if (task_labels is None) != (self.task_labels is None):
-            seen = "no task labels" if task_labels is None else "task labels"
-            raise ValueError(f"latents come with {seen}, unlike those in the memory")

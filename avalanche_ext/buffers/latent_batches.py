@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from avalanche_ext.buffers.latent import LatentBuffer
+from avalanche_ext._checks import require_choice, require_whole
+from avalanche_ext.buffers.latent import LatentBuffer, LatentDtype
 from avalanche_ext.buffers.latent_collection import cached_latents
 from avalanche_ext.functional.replay_policy import Composition, minibatch_composition
 from avalanche_ext.loaders import ResidentLoader, make_loader
 from avalanche_ext.models.latent_cut import LatentCut
 
 ReplayOrder = Literal["shuffled", "published"]
+
+
+def require_replay_options(
+    memory_size: Any,
+    latent_dtype: Any,
+    order: Any,
+    below: Any,
+    cache_current: Any,
+    freeze_first: Any,
+) -> None:
+    """Refuse options of latent replay that are out of their range.
+
+    Args:
+        memory_size: Wanted >= 0.
+        latent_dtype: See `LatentBuffer`.
+        order: See `LatentBatches`.
+        below: ``"frozen"`` or ``"adapt"``.
+        cache_current: True or False; not with ``"adapt"``.
+        freeze_first: True or False.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    require_whole(0, memory_size=memory_size)
+    require_choice(get_args(LatentDtype), latent_dtype=latent_dtype)
+    require_choice(
+        (True, False), freeze_first=freeze_first, cache_current=cache_current
+    )
+    require_choice(("frozen", "adapt"), below=below)
+    require_choice(get_args(ReplayOrder), order=order)
+    if cache_current and below == "adapt":
+        raise ValueError(
+            "cache_current is True and below 'adapt', which changes latents in "
+            "each batch; wanted one of them"
+        )
 
 
 class LatentBatches:
@@ -27,6 +63,9 @@ class LatentBatches:
         n_current: Samples of the experience, >= 1.
         batch_size: Of new samples and latents together.
         permutation: Draws a random order of so many.
+
+    Raises:
+        ValueError: If the published rule divides by zero.
 
     Attributes:
         composition: See `minibatch_composition`.
@@ -51,9 +90,17 @@ class LatentBatches:
             self.composition = Composition(whole, batch_size, 0)
         else:
             places = buffer.max_size if published else len(buffer)
-            self.composition = minibatch_composition(
-                n_current, places, batch_size, legacy=published
-            )
+            try:
+                self.composition = minibatch_composition(
+                    n_current, places, batch_size, legacy=published
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"memory_size is {places}, train_mb_size {batch_size} and the "
+                    f"experience has {n_current} samples, for which the published rule "
+                    "would divide by zero; wanted a smaller memory_size, another "
+                    "train_mb_size, or order='shuffled'"
+                ) from error
         self._slots: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._next = 0
 
@@ -88,7 +135,7 @@ class LatentBatches:
         if self.order == "published":
             n = len(data)
             rows = torch.cat([torch.arange(self.n_padding) % n, torch.arange(n)])
-            data = data.subset(rows[self._permutation(len(rows))].tolist())
+            data = _subset(data, rows[self._permutation(len(rows))].tolist())
         options: dict[str, Any] = {
             "batch_size": self.composition.current,
             "shuffle": shuffle and self.order == "shuffled",
@@ -162,3 +209,14 @@ class LatentBatches:
         if tasks is not None:
             batch[-1] = torch.cat([batch[-1], tasks.to(batch[-1].dtype)])
         return self.buffer.latents(rows, device)
+
+
+def _subset(data: Any, rows: list[int]) -> Any:
+    """A subset that keeps transforms which were replaced.
+
+    The host takes a node whose own transforms were replaced for one without any, and
+    leaves it out of the subset.
+    """
+    data = data._shallow_clone_dataset()
+    data._flat_data._can_flatten = False
+    return data.subset(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,9 @@ from torch.utils.data import TensorDataset
 from avalanche_ext.buffers.latent import LatentBuffer
 from avalanche_ext.loaders import make_loader
 from avalanche_ext.models.latent_cut import LatentCut
+
+#: Samples read twice, at least, to find random transforms.
+_COMPARED = 64
 
 
 class LatentCollection:
@@ -158,8 +162,10 @@ def cached_latents(
             memory_resident=memory_resident,
             generator=torch.Generator(),
         )
-        first, second = (next(iter(loader))[0] for _ in range(2))
-        if not torch.equal(first, second):
+        # small batches: one alone may be left as it is by chance
+        n = -(-_COMPARED // batch_size)
+        twice = islice(zip(loader, loader, strict=True), n)
+        if not all(torch.equal(first[0], second[0]) for first, second in twice):
             raise ValueError(
                 "cache_current is True, but transforms of the training data are "
                 "random: samples read twice differ; wanted deterministic transforms, "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from avalanche_ext._checks import (
     require_whole,
 )
 from avalanche_ext.functional.batch_renorm import batch_renorm, batch_renorm_eval
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Limits = Literal["clamp", "overshoot"]
 
@@ -33,7 +36,8 @@ class BatchRenorm(nn.Module):
 
     and the same for :math:`d_{max}`, N being the samples of the batch. In evaluation,
     `batch_renorm_eval`, and nothing changes. Forward passes wait for no device: every
-    number below is a buffer, hence also part of the state dict.
+    number below is a buffer, hence also part of the state dict. Buffers are float32 at
+    least: a cast of the model to half precision takes only weight and bias.
 
     Args:
         num_features: Channels C.
@@ -103,6 +107,10 @@ class BatchRenorm(nn.Module):
         require_whole(1, num_features=num_features)
         require_real(1e-12, eps=eps)
         require_choice(("clamp", "overshoot"), limits=limits)
+        require_choice((True, False), affine=affine, skip_single=skip_single)
+        values = (momentum, r_max, d_max, max_r_max, max_d_max, growth)
+        phase = dict(zip(_PHASE, values, strict=True))
+        _require_phase(phase)
         super().__init__()
         self.num_features = num_features
         self.eps = eps
@@ -116,14 +124,7 @@ class BatchRenorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         for name in _PHASE:
             self.register_buffer(name, torch.tensor(0.0))
-        self.set_phase(
-            momentum=momentum,
-            r_max=r_max,
-            d_max=d_max,
-            max_r_max=max_r_max,
-            max_d_max=max_d_max,
-            growth=growth,
-        )
+        self.set_phase(**phase)
 
     def set_phase(
         self,
@@ -153,11 +154,7 @@ class BatchRenorm(nn.Module):
         """
         values = (momentum, r_max, d_max, max_r_max, max_d_max, growth)
         given = {n: v for n, v in zip(_PHASE, values, strict=True) if v is not None}
-        for name, value in given.items():
-            if name == "momentum":
-                require_fraction(momentum=value)
-            else:
-                require_real(1 if name.endswith("r_max") else 0, **{name: value})
+        _require_phase(given)
         for name in ("r_max", "d_max"):
             if name in given or f"max_{name}" in given:
                 maximum = float(given.get(f"max_{name}", getattr(self, f"max_{name}")))
@@ -211,9 +208,27 @@ class BatchRenorm(nn.Module):
                 limit.clamp_(max=maximum)
         self.num_batches_tracked += 1
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            after = getattr(self, name)
+            # in half precision small steps are lost: limits would never widen
+            if after.dtype in (torch.float16, torch.bfloat16):
+                self._buffers[name] = buffer.to(after.device, torch.float32)
+        return self
+
     def extra_repr(self) -> str:
         """What `repr` shows of the layer."""
         return f"{self.num_features}, eps={self.eps}, limits={self.limits!r}"
+
+
+def _require_phase(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if name == "momentum":
+            require_fraction(momentum=value)
+        else:
+            require_real(1 if name.endswith("r_max") else 0, **{name: value})
 
 
 class BatchRenorm1d(BatchRenorm):

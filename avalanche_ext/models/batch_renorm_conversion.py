@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from avalanche_ext._checks import require_choice
+from avalanche_ext._checks import require_choice, require_kind
 from avalanche_ext.models.batch_renorm import (
     BatchRenorm,
     BatchRenorm1d,
@@ -23,6 +24,11 @@ _RENORM_OF: dict[type, type[BatchRenorm]] = {
     nn.BatchNorm2d: BatchRenorm2d,
     nn.BatchNorm3d: BatchRenorm3d,
 }
+_SETTINGS = tuple(
+    name
+    for name in signature(BatchRenorm).parameters
+    if name not in ("num_features", "eps", "affine")
+)
 
 
 def to_batch_renorm(
@@ -50,9 +56,9 @@ def to_batch_renorm(
         The model; a new layer if the model is itself a batch normalisation.
 
     Raises:
-        ValueError: If an argument is out of its range, or a normalisation cannot be
-            replaced: it keeps no running statistics, works across processes, is lazy
-            or a subclass. The model is unchanged then.
+        ValueError: If an argument is unknown or out of its range, or a normalisation
+            cannot be replaced: it keeps no running statistics, works across processes,
+            is lazy or a subclass. The model is unchanged then.
 
     Example:
         >>> to_batch_renorm(nn.Sequential(nn.BatchNorm1d(4)), momentum=0.1)
@@ -60,7 +66,12 @@ def to_batch_renorm(
           (0): BatchRenorm1d(4, eps=1e-05, limits='clamp')
         )
     """
+    require_kind(nn.Module, model=model)
     require_choice(("with_eps", "legacy"), std=std)
+    for setting in settings:
+        require_choice(_SETTINGS, setting=setting)
+    # also where nothing is to be converted
+    BatchRenorm(1, 1e-5 if eps is None else eps, affine=False, **settings)
     replaced = {
         layer: _as_batch_renorm(name, layer, eps, std, settings)
         for name, layer in model.named_modules()
@@ -98,5 +109,6 @@ def _as_batch_renorm(
     added = layer.eps if std == "with_eps" else 0
     with torch.no_grad():
         renorm.running_mean.copy_(layer.running_mean)
-        renorm.running_std.copy_((layer.running_var + added).sqrt())
+        variance = layer.running_var.to(renorm.running_std)
+        renorm.running_std.copy_((variance + added).sqrt())
     return renorm

@@ -11,14 +11,17 @@ from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
 from avalanche_ext._checks import require_fraction, require_kind
-from avalanche_ext.models.cut_trace import (
+from avalanche_ext.models.cut_inputs import (
     Example,
+    probe_inputs,
+    require_eager,
+    task_labels_for,
+)
+from avalanche_ext.models.cut_trace import (
     NotRunnableError,
     Trace,
     ended_modules,
-    probe_inputs,
     run,
-    task_labels_for,
     trace,
     untouched,
 )
@@ -38,14 +41,16 @@ def require_layer(model: nn.Module, layer: str) -> nn.Module:
         The module.
 
     Raises:
-        ValueError: If there is none; the message lists close names.
+        ValueError: If there is none (the message lists close names), or the model
+            is no module or compiled.
     """
-    require_kind(nn.Module, model=model)
+    require_eager(model)
+    require_kind(str, latent_layer=layer)
     modules: dict[str, nn.Module]
     modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
     if layer in modules:
         return modules[layer]
-    close = get_close_matches(str(layer), modules, n=5, cutoff=0.4)
+    close = get_close_matches(layer, modules, n=5, cutoff=0.4)
     raise ValueError(
         f"latent_layer is {layer!r}, which {type(model).__name__} does not have; "
         + ("close names are " if close else "wanted one of ")

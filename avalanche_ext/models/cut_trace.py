@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
 
 import torch
-from avalanche.models.utils import is_multi_task_module
 from torch import Tensor, nn
 
+from avalanche_ext.models.cut_inputs import Example, probe_inputs, task_labels_for
 from avalanche_ext.models.feature_classifier import evaluating
 from avalanche_ext.models.past_data import forward
-
-Example = Tensor | Sequence[int]
 
 
 class NotRunnableError(ValueError):
@@ -73,54 +71,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for name in vars(module).keys() - before_.keys():
                 delattr(module, name)
             vars(module).update(before_)
-
-
-def probe_inputs(model: nn.Module, example: Example) -> Tensor:
-    """Three samples for the model.
-
-    Args:
-        model: Any model.
-        example: The shape of one input, ``(C, H, W)`` for instance, of which random
-            numbers are made; or a batch, whose first samples are taken.
-
-    Returns:
-        Shape ``(3, ...)``, on the model's device.
-
-    Raises:
-        ValueError: If the example is neither.
-    """
-    floating = (p.detach() for p in model.parameters() if p.is_floating_point())
-    like = next(floating, torch.empty(0))
-    if isinstance(example, Tensor):
-        if example.ndim < 2 or not len(example):
-            raise ValueError(
-                f"the example has shape {tuple(example.shape)}; wanted a batch of "
-                "inputs, or the shape of one input as a tuple"
-            )
-        return example.detach()[torch.arange(3) % len(example)].to(like.device)
-    shape = tuple(example)
-    if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(
-            f"input_shape is {example!r}; wanted sizes of one input, e.g. (3, 128, 128)"
-        )
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(3, *shape, generator=generator).to(like)
-
-
-def task_labels_for(model: nn.Module, x: Tensor, label: int = 0) -> Tensor | None:
-    """The same task label for each sample, if the model takes task labels.
-
-    Args:
-        model: Any model.
-        x: Inputs, shape ``(n, ...)``.
-        label: The task label.
-
-    Returns:
-        Shape ``(n,)``, or None.
-    """
-    if not is_multi_task_module(model):
-        return None
-    return torch.full((len(x),), label, device=x.device)
 
 
 def run(model: nn.Module, x: Tensor, task_labels: Tensor | None) -> Tensor:

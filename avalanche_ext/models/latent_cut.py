@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ext.models.cut_inputs import Example, probe_inputs, task_labels_for
 from avalanche_ext.models.cut_points import (
     require_layer,
     same_outputs,
@@ -17,12 +18,9 @@ from avalanche_ext.models.cut_points import (
     why_not,
 )
 from avalanche_ext.models.cut_trace import (
-    Example,
     NotRunnableError,
     Trace,
-    probe_inputs,
     run,
-    task_labels_for,
     trace,
     untouched,
 )

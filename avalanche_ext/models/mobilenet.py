@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from avalanche_ext._checks import require_real, require_whole
+from avalanche_ext._checks import require_kind, require_real, require_whole
 
 #: Output channels and strides of the 13 pairs of the original.
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -154,6 +154,7 @@ def pair_names(strides: Sequence[int]) -> list[str]:
 
 
 def _require_pairs(channels: Sequence[int], strides: Sequence[int]) -> None:
+    require_kind(Sequence, channels=channels, strides=strides)
     if not len(channels) or len(channels) != len(strides):
         raise ValueError(
             f"{len(channels)} channels and {len(strides)} strides; wanted as many of "

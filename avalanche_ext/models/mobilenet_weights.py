@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_ext._checks import require_kind
 from avalanche_ext.models.mobilenet import MobileNetV1
 
 _PYTORCHCV = {1.0: "w1", 0.75: "w3d4", 0.5: "wd2", 0.25: "wd4"}
@@ -34,8 +34,8 @@ def load_imagenet_weights(
         The model, filled in place.
 
     Raises:
-        ValueError: If the source is none of these, or its keys or shapes are not the
-            model's; nothing is copied then.
+        ValueError: If the model or the source is none of these, the source cannot be
+            read, or its keys or shapes are not the model's; nothing is copied then.
 
     Example:
         >>> from pytorchcv.models.mobilenet import mobilenet_wd4
@@ -44,7 +44,9 @@ def load_imagenet_weights(
         >>> torch.equal(ours.conv1.conv.weight, theirs.features.init_block.conv.weight)
         True
     """
-    require_kind(MobileNetV1, model=model)
+    if not isinstance(model, MobileNetV1):
+        seen = type(model).__name__
+        raise ValueError(f"model is a {seen}; wanted a MobileNetV1")  # noqa: TRY004
     theirs = _state(model, source)
     wanted = {key: _pytorchcv_key(key, model) for key in model.state_dict()}
     problems = _differences(model.state_dict(), wanted, theirs)
@@ -80,7 +82,7 @@ def _differences(
 ) -> list[str]:
     missing = [name for name in wanted.values() if name not in theirs]
     known = {*wanted.values(), "output.weight", "output.bias"}
-    unexpected = [name for name in theirs if name not in known]
+    unexpected = [str(name) for name in theirs if name not in known]
     shapes = [
         f"{name} {tuple(theirs[name].shape)} for {tuple(ours[key].shape)}"
         for key, name in wanted.items()
@@ -110,11 +112,27 @@ def _state(
                 f"source is {str(source)!r}; wanted 'pytorchcv', a state dict or the "
                 "path of a file"
             )
-        source = torch.load(source, map_location="cpu", weights_only=True)
+        source = _read(source)
     if not isinstance(source, Mapping):
         seen = type(source).__name__
         raise ValueError(f"source is a {seen}; wanted a state dict")  # noqa: TRY004
+    for name, value in source.items():
+        if not isinstance(value, Tensor):
+            seen = type(value).__name__
+            raise ValueError(  # noqa: TRY004
+                f"source has a {seen} under {name!r}; wanted tensors only"
+            )
     return source
+
+
+def _read(path: str | Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # junk ends in any kind of them
+        raise ValueError(
+            f"source is {str(path)!r}, which torch cannot load "
+            f"({type(error).__name__}); wanted the file of a state dict"
+        ) from error
 
 
 def _pretrained(model: MobileNetV1) -> Mapping[str, Tensor]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.models import DynamicModule
+from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor, nn
 
-from avalanche_ext._checks import require_choice
+from avalanche_ext._criteria import refuse_beside
 from avalanche_ext.buffers.latent import LatentBuffer, LatentDtype
-from avalanche_ext.buffers.latent_batches import LatentBatches, ReplayOrder
+from avalanche_ext.buffers.latent_batches import (
+    LatentBatches,
+    ReplayOrder,
+    require_replay_options,
+)
+from avalanche_ext.buffers.latent_checks import require_state
 from avalanche_ext.buffers.latent_collection import LatentCollection, insert_latents_of
 from avalanche_ext.functional.replay_policy import Replacement
+from avalanche_ext.models.cut_inputs import Example
 from avalanche_ext.models.cut_points import require_layer
-from avalanche_ext.models.cut_trace import Example, NotRunnableError
+from avalanche_ext.models.cut_trace import NotRunnableError
 from avalanche_ext.models.frozen_below import FrozenBelow
 from avalanche_ext.models.latent_cut import LatentCut
 
@@ -98,16 +105,9 @@ class LatentReplayPlugin(SupervisedPlugin):
         memory_resident: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
-        require_choice(
-            (True, False), freeze_first=freeze_first, cache_current=cache_current
+        require_replay_options(
+            memory_size, latent_dtype, order, below, cache_current, freeze_first
         )
-        require_choice(("frozen", "adapt"), below=below)
-        require_choice(get_args(ReplayOrder), order=order)
-        if cache_current and below == "adapt":
-            raise ValueError(
-                "cache_current is True and below 'adapt', which changes latents in "
-                "each batch; wanted one of them"
-            )
         require_layer(model, latent_layer)
         self.buffer = LatentBuffer(
             memory_size,
@@ -148,6 +148,7 @@ class LatentReplayPlugin(SupervisedPlugin):
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse what does not fit; put back what an error may have left."""
         self._put_back()
+        refuse_beside(self, strategy, LatentReplayPlugin, ReplayPlugin)
         if strategy.model is not self._model:
             raise ValueError(
                 f"the strategy trains another {type(strategy.model).__name__} than the "
@@ -260,11 +261,7 @@ class LatentReplayPlugin(SupervisedPlugin):
             self._cut.disarm()
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes of the memory.
-
-        Returns:
-            In all.
-        """
+        """Return the bytes of the memory, in all."""
         return {"latents": self.buffer.nbytes}
 
     def state_dict(self) -> dict[str, Any]:
@@ -275,6 +272,7 @@ class LatentReplayPlugin(SupervisedPlugin):
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
     ) -> None:
         """Put the memory back; see `LatentBuffer.load_state_dict`."""
+        require_state(state, ["buffer"])
         self.buffer.load_state_dict(state["buffer"], experiences)
 
     def _permutation(self, n: int) -> Tensor:

@@ -13,6 +13,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
+from benchmarks.names import UsageError
 from benchmarks.recipes.recipe import MakeStrategy, Module, Optimizer, Plugin, Setup
 from benchmarks.streams import STREAMS
 
@@ -51,8 +52,8 @@ class Frame:
             down, mlp for small images, cifarnet for 32x32 and tiny_vgg for 64x64
             without residuals, mobilenet (MobileNetV1) for 128x128 and mobilenet_cifar
             (11 of its blocks) for 32x32. The recipe adds its classifier.
-        weights: File of the command `pretrain` with the weights to start from; null:
-            random ones.
+        weights: File of the command `pretrain` with the weights to start from, or
+            pytorchcv (ImageNet, for mobilenet); null: random ones.
         feature_size: Number of features of small_cnn and mlp.
         train_epochs: Passes over each experience.
         train_mb_size: Images of a mini-batch.
@@ -135,6 +136,10 @@ class Frame:
         Raises:
             UsageError: If the file of weights is missing or is not of this network.
         """
+        if self.weights == "pytorchcv" and self.network != "mobilenet":
+            raise UsageError(
+                f"network is {self.network}; --weights pytorchcv is for mobilenet"
+            )
         extractor = self._make_random_extractor()
         if self.weights is not None:
             from benchmarks.pretrain import load_weights

@@ -68,6 +68,23 @@ def test_weights_of_another_network_or_no_weights_are_refused(file, tmp_path):
         load_weights(other, tmp_path / "text.pt")
 
 
+def test_imagenet_weights_are_for_one_network_and_a_missing_download_is_named(
+    monkeypatch, tmp_path, capsys
+):
+    run = ["run", "naive", "--smoke", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*run, "--weights", "pytorchcv"]) == 2
+    err = capsys.readouterr().err
+    assert err == "error: network is small_cnn; --weights pytorchcv is for mobilenet\n"
+
+    def offline(pretrained):
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("pytorchcv.models.mobilenet.mobilenet_w1", offline)
+    frame = Frame(stream="split_cifar10", network="mobilenet", weights="pytorchcv")
+    with pytest.raises(UsageError, match="pytorchcv .ConnectionError: no network.; w"):
+        frame.make_feature_extractor()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,6 +93,11 @@ def test_weights_of_another_network_or_no_weights_are_refused(file, tmp_path):
         (["x.pt", "--lr", "0"], "--lr: "),
         (["x.pt", "--stream", "split_digit"], "did you mean split_digits?"),
         (["nowhere/x.pt"], "nowhere; wanted it to exist"),
+        (["."], "file is ., a folder; wanted the name of a file"),
+        *[
+            (["x.pt", "--stream", name], f"{name}; wanted a stream of new classes")
+            for name in ("mnist_nic", "core50_nicv2_391", "permuted_mnist")
+        ],
         (["x.pt", "--dataset-root", "nowhere"], "pretrain x.pt --dataset-root nowhere"),
     ],
 )

@@ -206,3 +206,50 @@ def test_arguments_out_of_range_are_refused(options, message):
 def test_latents_of_an_empty_memory_are_refused():
     with pytest.raises(ValueError, match="empty"):
         LatentBuffer(5).latents(slice(None))
+
+
+@pytest.mark.parametrize(
+    "n, labels, experience, message",
+    [
+        (6, torch.zeros(6).long(), 0, "latents are 6; wanted at most 5"),
+        (3, torch.zeros(2).long(), 0, r"labels are of shape \(2,\); wanted \(3,\)"),
+        (3, torch.zeros(3), 0, "labels are torch.float32; wanted whole numbers"),
+        (3, [0, 0, 0], 0, r"labels is \[0, 0, 0\]; wanted a Tensor"),
+        (3, torch.zeros(3).long(), -1, "experience is -1"),
+    ],
+)
+def test_what_cannot_be_put_in_is_refused(n, labels, experience, message):
+    buffer = LatentBuffer(5)
+    with pytest.raises(ValueError, match=message):
+        buffer.insert(torch.rand(n, 2), labels, experience=experience)
+    assert len(buffer) == 0
+
+
+def test_memory_without_places_takes_nothing():
+    with pytest.raises(ValueError, match="latents are 1; wanted at most 0"):
+        LatentBuffer(0).insert(torch.rand(1, 2), torch.zeros(1).long(), experience=0)
+
+
+def test_memory_of_the_published_rule_never_grows():
+    buffer = LatentBuffer(5, replacement="published")
+    put(buffer, 3, 0)
+    with pytest.raises(ValueError, match="latents are 4; wanted at most 3"):
+        buffer.insert(torch.rand(4, 2), torch.zeros(4).long(), experience=1)
+
+
+def test_range_with_nan_is_refused_and_forgotten():
+    buffer = LatentBuffer(2, dtype="uint8")
+    with pytest.raises(ValueError, match="latents hold NaN or inf"):
+        buffer.observe(torch.tensor(float("nan")), torch.tensor(1.0))
+    put(buffer, 2, 0)
+    assert buffer.range.isfinite().all()
+
+
+def test_state_of_something_else_is_refused(rng):
+    with_, without = LatentBuffer(5, generator=rng), LatentBuffer(5)
+    with pytest.raises(ValueError, match="state is without stored, labels"):
+        without.load_state_dict({}, [])
+    with pytest.raises(ValueError, match="saved with a generator; wanted the same"):
+        without.load_state_dict(with_.state_dict(), [])
+    with pytest.raises(ValueError, match="saved without a generator; wanted the same"):
+        with_.load_state_dict(without.state_dict(), [])

@@ -112,7 +112,27 @@ def test_what_cannot_be_converted_is_named_and_nothing_changed(layer, message):
     assert list(model) == before
 
 
+def test_a_layer_in_half_precision_gets_statistics_in_single_precision():
+    layer = nn.BatchNorm1d(3).bfloat16()
+    found = to_batch_renorm(layer)
+    assert found.weight.dtype == torch.bfloat16
+    assert_close(found.running_std, torch.full((3,), (1 + 1e-5) ** 0.5))
+    assert found.growth == torch.tensor(4.1e-5)
+
+
+@pytest.mark.parametrize("model", [nn.BatchNorm1d(2), nn.ReLU()])
+def test_unknown_settings_are_refused_also_if_nothing_is_converted(model):
+    with pytest.raises(ValueError, match="setting is 'foo'; wanted one of 'momentum'"):
+        to_batch_renorm(model, foo=1)
+    with pytest.raises(ValueError, match="setting is 'affine'; wanted one of"):
+        to_batch_renorm(model, affine=False)
+    with pytest.raises(ValueError, match="growth is None; wanted a number"):
+        to_batch_renorm(model, growth=None)
+
+
 def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="model is 3; wanted a Module"):
+        to_batch_renorm(3)
     with pytest.raises(ValueError, match="std is 'code'; wanted one of 'with_eps'"):
         to_batch_renorm(nn.BatchNorm1d(2), std="code")
     with pytest.raises(ValueError, match="momentum is 2; wanted a number from 0 to 1"):

@@ -106,7 +106,7 @@ def test_model_that_cannot_run_is_refused():
 
 @pytest.mark.parametrize("example", [(), (3, 0), (2.5,), torch.zeros(3)])
 def test_example_of_no_input_is_refused(example):
-    with pytest.raises(ValueError, match="wanted (sizes of one input|a batch)"):
+    with pytest.raises(ValueError, match="wanted a (shape such|batch)"):
         LatentCut(small(), "2", example)
 
 
@@ -169,3 +169,28 @@ def test_valid_cuts_are_those_that_can_be_constructed():
 def test_nowhere_to_cut_is_an_error():
     with pytest.raises(ValueError, match="cut nowhere"):
         suggest_latent_layer(Oddities(), (4,))
+
+
+@pytest.mark.parametrize(
+    "model, example, message",
+    [
+        (3, (4,), "model is 3; wanted a Module"),
+        (nn.Linear(4, 2), 16, r"input_shape is 16; wanted a shape such as \(3, 32, 32"),
+    ],
+)
+@pytest.mark.parametrize("find", [valid_cuts, suggest_latent_layer])
+def test_what_is_no_model_or_shape_is_refused(find, model, example, message):
+    with pytest.raises(ValueError, match=message):
+        find(model, example)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_compiled_model_is_refused(inner):
+    model = small()
+    if inner:
+        model[0].compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    for find in valid_cuts, lambda m, x: LatentCut(m, "2", x):
+        with pytest.raises(ValueError, match="compiled; wanted it before torch.comp"):
+            find(model, PIXELS)

@@ -86,6 +86,8 @@ def to_identity(net):
         ({"stem_stride": 0}, "stem_stride is 0; wanted a whole number, at least 1"),
         ({"in_channels": 0}, "in_channels is 0; wanted a whole number"),
         ({"channels": (4, 0), "strides": (1, 2)}, "channels is 0; wanted a whole"),
+        ({"channels": 5}, "channels is 5; wanted a Sequence"),
+        ({"strides": None}, "strides is None; wanted a Sequence"),
         ({"channels": (4,)}, "1 channels and 13 strides; wanted as many of both"),
         ({"channels": (), "strides": ()}, "0 channels and 0 strides"),
         ({"channels": (4,), "strides": (3,)}, r"strides are \(3,\); wanted each 1 or"),

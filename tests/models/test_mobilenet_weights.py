@@ -109,6 +109,8 @@ def test_weights_of_another_network_are_refused(model, message):
         ("torchvision", "source is 'torchvision', which has no MobileNetV1"),
         ("nowhere.pth", "source is 'nowhere.pth'; wanted 'pytorchcv', a state dict or"),
         (None, "source is a NoneType; wanted a state dict"),
+        ({"state_dict": {}}, "source has a dict under 'state_dict'; wanted tensors"),
+        ({1: torch.ones(1)}, r"1 unexpected \(1\)"),
         ("pytorchcv", "model has 102 features; wanted 1024, 768, 512 or 256"),
     ],
 )
@@ -117,8 +119,18 @@ def test_wrong_sources_are_refused(source, message):
         load_imagenet_weights(MobileNetV1(width=0.1), source)
 
 
-def test_other_models_are_refused():
-    with pytest.raises(ValueError, match="model is Linear.*; wanted a MobileNetV1"):
+@pytest.mark.parametrize(
+    "junk", [b"", b"no weights", b"\x80\x02", b"PK\x03\x04", b"c\xff\n", bytes(600)]
+)
+def test_a_file_of_junk_is_refused(junk, tmp_path):
+    path = tmp_path / "junk.pth"
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match=r"junk.pth', which torch cannot load \("):
+        load_imagenet_weights(MobileNetV1(width=0.1), path)
+
+
+def test_other_models_are_refused_by_their_class():
+    with pytest.raises(ValueError, match="^model is a Linear; wanted a MobileNetV1$"):
         load_imagenet_weights(nn.Linear(2, 2), {})
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from cases import task_model, toy_benchmark, toy_model
 from contract import assert_equal, run, weights
-from latent_hosts import apis, hosts, made, train
+from latent_hosts import apis, hosts, made, stream_of, train
+from torchvision.transforms import Normalize
 
 
 @hosts
@@ -68,3 +69,16 @@ def test_published_order_fills_the_first_experience_up_with_its_first_samples():
     targets = list(toy_benchmark().train_stream[0].dataset.targets)
     seen = torch.cat([b["y"] for b in watch.batches[:3]]).tolist()
     assert seen == targets[:12] + targets
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_published_order_keeps_transforms_that_were_replaced(resident):
+    seen, tripled = [], (Normalize((0.0,), (1 / 3,)), None)
+    for order in "shuffled", "published":
+        strategy, _, _ = made(order=order, memory_resident=resident, train_epochs=1)
+        strategy.model.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+        stream = stream_of(lambda d: d.replace_current_transform_group(tripled))
+        strategy.train(stream[0])
+    images = torch.stack([x for x, *_ in toy_benchmark("new").train_stream[0].dataset])
+    for found in torch.cat(seen[:3]), torch.cat(seen[3:]):
+        assert torch.allclose(found.sum(0), 3 * images.sum(0), atol=1e-4)

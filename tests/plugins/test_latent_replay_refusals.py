@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.supervised import Naive
 from cases import (
     N_CLASSES,
@@ -15,6 +16,7 @@ from cases import (
 )
 from latent_hosts import SHAPE, hosted, plugin_for, stream_of
 from torch import nn
+from torchvision.transforms import RandomHorizontalFlip
 
 from avalanche_ext.plugins import LatentReplayPlugin
 
@@ -40,6 +42,40 @@ def test_latents_that_are_not_finite_are_refused():
     assert len(plugin.buffer) == 0
 
 
+def test_random_transforms_are_found_with_small_batches():
+    flips = RandomHorizontalFlip(0.2), None
+    stream = stream_of(lambda data: data.replace_current_transform_group(flips))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        strategy, _ = hosted(cache_current=True, host_options={"train_mb_size": 2})
+        with pytest.raises(ValueError, match="random: samples read twice differ"):
+            strategy.train(stream[0])
+
+
+def test_latent_that_is_not_finite_nor_chosen_is_refused_in_8_bits():
+    def one(x):
+        return x / 0 if bool((x == first).all()) else x
+
+    first = toy_benchmark("new").train_stream[0].dataset[0][0]
+    stream = stream_of(lambda data: data.replace_current_transform_group((one, None)))
+    strategy, plugin = hosted(latent_dtype="uint8", memory_size=1)
+    plugin.buffer.choose = lambda n, experience: torch.tensor([n - 1])
+    with pytest.raises(ValueError, match="latents hold NaN or inf"):
+        strategy.train(stream[0], shuffle=False)
+
+
+@pytest.mark.parametrize("other", [plugin_for, ReplayPlugin])
+def test_another_replay_beside_it_is_refused(other):
+    strategy, _ = hosted(other())
+    with pytest.raises(ValueError, match="wanted one LatentReplayPlugin"):
+        strategy.train(toy_benchmark().train_stream[0])
+
+
+def test_state_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="state is without buffer"):
+        plugin_for().load_state_dict({}, [])
+
+
 def test_batches_too_small_for_old_and_new_are_refused():
     strategy, _ = hosted(host_options={"train_mb_size": 1})
     with pytest.raises(ValueError, match="train_mb_size is 1; wanted at least 2"):
@@ -50,7 +86,8 @@ def test_published_rules_refuse_what_they_cannot_do():
     strategy, _ = hosted(order="published", memory_size=2000)
     stream = toy_benchmark().train_stream
     strategy.train(stream[0])
-    with pytest.raises(ValueError, match="divide by zero"):
+    message = "memory_size is 2000, train_mb_size 16 .* divide by zero.*'shuffled'"
+    with pytest.raises(ValueError, match=message):
         strategy.train(stream[1])
     strategy, _ = hosted(replacement="published", memory_size=200)
     few = stream_of(lambda data: data.subset(list(range(20))))
@@ -110,8 +147,8 @@ def test_inputs_of_another_size_are_refused():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"memory_size": -1}, "max_size is -1"),
-        ({"latent_dtype": "int8"}, "dtype is 'int8'"),
+        ({"memory_size": -1}, "memory_size is -1"),
+        ({"latent_dtype": "int8"}, "^latent_dtype is 'int8'"),
         ({"freeze_first": 2}, "freeze_first is 2"),
         ({"below": "trained"}, "below is 'trained'"),
         ({"order": "random"}, "order is 'random'"),
@@ -119,6 +156,9 @@ def test_inputs_of_another_size_are_refused():
         ({"cache_current": "yes"}, "cache_current is 'yes'"),
         ({"cache_current": True, "below": "adapt"}, "wanted one of them"),
         ({"input_shape": (1, -3)}, r"input_shape is \(1, -3\)"),
+        ({"input_shape": 16}, r"input_shape is 16; wanted a shape such as \(3, 32, 32"),
+        ({"layer": 5}, "latent_layer is 5; wanted a str"),
+        ({"model": "net"}, "model is 'net'; wanted a Module"),
         ({"generator": 1}, "generator is 1"),
     ],
 )
