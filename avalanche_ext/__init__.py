@@ -1,7 +1,13 @@
 """Published continual-learning methods as first-class Avalanche citizens."""
 
 from avalanche_ext._version import __version__
-from avalanche_ext.buffers import HerdingBuffer, LatentBuffer, MemorablePastBuffer
+from avalanche_ext.attribution import LRP, UnitRelevance
+from avalanche_ext.buffers import (
+    HerdingBuffer,
+    LatentBuffer,
+    MemorablePastBuffer,
+    ReferenceSamples,
+)
 from avalanche_ext.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -9,6 +15,7 @@ from avalanche_ext.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from avalanche_ext.figures import capacity_figure, heatmap_figure
 from avalanche_ext.loaders import ResidentLoader, make_loader
 from avalanche_ext.metrics import (
     AverageIncrementalAccuracy,
@@ -16,6 +23,8 @@ from avalanche_ext.metrics import (
     MemoryBytes,
     PeakGPUMemory,
     SeenClassesAccuracy,
+    TaskRecognitionAccuracy,
+    UnitCapacity,
 )
 from avalanche_ext.models import (
     MLP,
@@ -26,10 +35,14 @@ from avalanche_ext.models import (
     CifarNet,
     CifarResNet,
     CosineClassifier,
+    ExperienceDetectors,
     FeatureClassifier,
     LatentCut,
+    MaskedAccuracy,
     MobileNetV1,
     SmallCNN,
+    Submodel,
+    SubmodelStack,
     TaskClassifier,
     TaskIncrementalClassifier,
     TinyVGG,
@@ -37,12 +50,15 @@ from avalanche_ext.models import (
     batch_renorms_of,
     load_imagenet_weights,
     macs_by_module,
+    mask_sites,
     mobilenet_v1_cifar,
+    packnet_submodels,
     resnet18_cifar,
     resnet18_imagenet,
     resnet32_cifar,
     suggest_latent_layer,
     to_batch_renorm,
+    unit_layers,
     valid_cuts,
 )
 from avalanche_ext.plugins import (
@@ -57,12 +73,15 @@ from avalanche_ext.plugins import (
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
+    RelevanceFreezingPlugin,
     SynapticIntelligencePlugin,
+    TaskRecognitionPlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay
+from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay, ReReLRP
 
 __all__ = [
     "BDR",
+    "LRP",
     "LUCIR",
     "MLP",
     "AR1Star",
@@ -82,6 +101,7 @@ __all__ = [
     "CwDPlugin",
     "EWCFRReplay",
     "ExemplarReplayPlugin",
+    "ExperienceDetectors",
     "FeatureClassifier",
     "FunctionalPriorPlugin",
     "GradientReconstructionError",
@@ -92,32 +112,47 @@ __all__ = [
     "LatentCut",
     "LatentReplayPlugin",
     "LeftOutEWCPlugin",
+    "MaskedAccuracy",
     "MemorablePastBuffer",
     "MemoryBytes",
     "MemoryResidentPlugin",
     "MobileNetV1",
     "PeakGPUMemory",
+    "ReReLRP",
+    "ReferenceSamples",
+    "RelevanceFreezingPlugin",
     "ResidentLoader",
     "Resumable",
     "SeenClassesAccuracy",
     "SmallCNN",
+    "Submodel",
+    "SubmodelStack",
     "SynapticIntelligencePlugin",
     "TaskClassifier",
     "TaskIncrementalClassifier",
+    "TaskRecognitionAccuracy",
+    "TaskRecognitionPlugin",
     "TinyVGG",
+    "UnitCapacity",
+    "UnitRelevance",
     "__version__",
     "as_feature_classifier",
     "batch_renorms_of",
+    "capacity_figure",
+    "heatmap_figure",
     "load_checkpoint",
     "load_imagenet_weights",
     "macs_by_module",
     "make_loader",
+    "mask_sites",
     "mobilenet_v1_cifar",
+    "packnet_submodels",
     "resnet18_cifar",
     "resnet18_imagenet",
     "resnet32_cifar",
     "save_checkpoint",
     "suggest_latent_layer",
     "to_batch_renorm",
+    "unit_layers",
     "valid_cuts",
 ]

@@ -120,6 +120,9 @@ METRICS: dict[str, Callable[[], list[PluginMetric[Any]]]] = {
     "gradient_reconstruction": _ours(
         "gradient_reconstruction", "GradientReconstructionError", max_points=2000
     ),
+    # of strategies that keep a submodel an experience
+    "task_recognition": _ours("task_recognition", "TaskRecognitionAccuracy"),
+    "unit_capacity": _ours("capacity", "UnitCapacity"),
     "timing": _avalanche("timing_metrics", epoch=True, stream=True),
     "ram": _avalanche(
         "ram_usage_metrics", every=_MEMORY_EVERY, epoch=True, stream=True

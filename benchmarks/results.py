@@ -2,7 +2,8 @@
 
 ``<out>/<recipe>/<seed>/`` holds ``config.yaml`` (the options), ``run.json`` (what was
 run, on what, and the figures), ``accuracy.csv`` (the matrix experience x experience),
-``checkpoint.pt`` and the output of the loggers. Each file is written beside its place
+``checkpoint.pt``, the output of the loggers and, after the last experience of methods
+that have some to show, ``pictures/*.png``. Each file is written beside its place
 and moved there, so that a kill leaves the old file or the new one, never half of one.
 """
 

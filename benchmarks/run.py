@@ -15,6 +15,7 @@ from benchmarks.evaluate import accuracy_row, classes_of
 from benchmarks.evaluation import DEFAULT_METRICS, make_evaluator
 from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
+from benchmarks.pictures import write_pictures
 from benchmarks.recipes.recipe import Setup
 from benchmarks.record import Progress, make_record
 from benchmarks.streams import make_stream
@@ -195,6 +196,9 @@ class Training:
         for experience in islice(stream, n, None):
             seen |= classes_of(experience)
             self._one_experience(experience, seen)
+        # last: a picture that takes the process down takes no result with it
+        folder = self.run.folder.path / "pictures"
+        write_pictures(self.strategy, self.benchmark.test_stream, folder)
 
     def _one_experience(
         self, experience: CLExperience, seen: AbstractSet[tuple[int, int]]

@@ -40,6 +40,19 @@ _RANDOM: dict[Augmentation, list[Any]] = {
 }
 
 
+def augmentation(info: StreamInfo) -> transforms.Compose | None:
+    """Random transforms of a stream's training images, which also take tensors.
+
+    Args:
+        info: The stream.
+
+    Returns:
+        The transforms; None where there are none.
+    """
+    steps = _RANDOM[info.augmentation]
+    return transforms.Compose(steps) if steps else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
     """What is asked of a stream; see `benchmarks.streams.make_stream`."""

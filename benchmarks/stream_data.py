@@ -117,7 +117,13 @@ def first_of_each_class(benchmark: Any, images_per_class: int) -> Any:
         rows = _first_rows(experience.dataset.targets, images_per_class)
         train.append(experience.dataset.subset(rows))
     test = [experience.dataset for experience in benchmark.test_stream]
-    return _from_parts(train, test)
+    made = _from_parts(train, test)
+    for name in ("n_classes_per_exp", "classes_order"):  # Avalanche's iCaRL asks
+        if hasattr(benchmark, name):
+            setattr(made, name, getattr(benchmark, name))
+    for experience in made.train_stream:
+        experience.benchmark = made
+    return made
 
 
 def first_experiences(benchmark: Any, n_experiences: int, test_step: int) -> Any:

@@ -17,13 +17,15 @@ import platform
 import warnings
 
 import torch
-from timings import ar1_star, bdr_cwd, ewc_fr_replay, foundation
+from timings import ar1_star, bdr_cwd, ewc_fr_replay, foundation, pruning, rerelrp
 
 ENTRIES = (
     *foundation.ENTRIES,
     *bdr_cwd.ENTRIES,
     *ewc_fr_replay.ENTRIES,
     *ar1_star.ENTRIES,
+    *pruning.ENTRIES,
+    *rerelrp.ENTRIES,
 )
 
 

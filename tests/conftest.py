@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 
 #: Files no test uses, each with the reason; printed at the end of a run.
 UNUSED = {
-    ("rerelrp", "*"): "ReReLRP is not part of the package yet",
     ("mnemonics", "*"): "Mnemonics is not part of the package yet",
 }
 

@@ -22,7 +22,8 @@ from cases import (
     warm_model,
 )
 
-from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
+from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer, ReferenceSamples
+from avalanche_ext.models import ExperienceDetectors
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
     BDRPlugin,
@@ -35,9 +36,11 @@ from avalanche_ext.plugins import (
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
+    RelevanceFreezingPlugin,
     SynapticIntelligencePlugin,
+    TaskRecognitionPlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay
+from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay, ReReLRP
 
 
 def _ar1_star(**options: Any) -> Any:
@@ -104,6 +107,39 @@ def _latent_replay(**options: Any) -> Any:
 def _memorable_past(**options: Any) -> Any:
     buffer = MemorablePastBuffer(5, selection="lambda")
     return naive_with(ExemplarReplayPlugin(buffer), **options)
+
+
+def _rerelrp(**options: Any) -> Any:
+    small = {"reference_per_class": 12, "features": 8, "num_trees": 5}
+    small["validation_fraction"] = 0.3
+    fixed = {"input_shape": (1, SIDE, SIDE), "acc_drop": 0, **small}
+    fixed["train_epochs"] = 4  # beyond chance
+    return build(ReReLRP, **{**fixed, "model": toy_model(cosine=False), **options})
+
+
+def _relevance_freezing(recognise: bool, **options: Any) -> Any:
+    model = toy_model(cosine=False)
+    plugins: list[Any] = [
+        RelevanceFreezingPlugin(
+            model,
+            input_shape=(1, SIDE, SIDE),
+            acc_drop=0,
+            validation_fraction=0.3,
+            reference=ReferenceSamples(12),
+        )
+    ]
+    if recognise:  # with a selection and generators of its own
+        generator = torch.Generator().manual_seed(3)
+        plugins.append(
+            TaskRecognitionPlugin(
+                lambda s: plugins[0].submodels.all_of(s.model),
+                detectors=ExperienceDetectors(8, num_trees=5, class_weight="balanced"),
+                reference=ReferenceSamples(
+                    12, selection="random", generator=generator
+                ),
+            )
+        )
+    return naive_with(*plugins, model=model, **{"train_epochs": 4, **options})
 
 
 SUBJECTS: dict[str, Callable[..., Any]] = {
@@ -204,6 +240,32 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "LUCIRPlugin": lambda **o: naive_with(LUCIRPlugin(), **o),
     "ImprintingPlugin": lambda **o: naive_with(ImprintingPlugin(), **o),
     "BalancedFinetuningPlugin": _balanced_finetuning,
+    "ReReLRP": _rerelrp,
+    "ReReLRP-published": lambda **o: _rerelrp(
+        reference_transform="train",
+        prune_head=True,
+        mask_batchnorm=False,
+        freeze_dropout=True,
+        evaluate_unpruned_first=True,
+        table="code",
+        recognition_pass="each",
+        **o,
+    ),
+    "ReReLRP-everything": lambda **o: _rerelrp(
+        reference_selection="random",
+        composite="epsilon_alpha2_beta1",
+        start="one",
+        prune_step=2,
+        min_units=2,
+        patience=2,
+        reinitialize_free=True,
+        recognition_layers=["feature_extractor.1", "feature_extractor.4"],
+        eval_mode="task_aware",
+        generator=torch.Generator().manual_seed(3),
+        **o,
+    ),
+    "RelevanceFreezingPlugin": lambda **o: _relevance_freezing(False, **o),
+    "TaskRecognitionPlugin": lambda **o: _relevance_freezing(True, **o),
     "SynapticIntelligencePlugin": lambda **o: _synaptic_intelligence(100.0, **o),
     "SynapticIntelligencePlugin-everything": lambda **o: _synaptic_intelligence(
         0.9, mode="learning_rate", trajectory="update", scale=(2.0, 0.5), **o

@@ -3,5 +3,6 @@
 from avalanche_ext.buffers.herding import HerdingBuffer
 from avalanche_ext.buffers.latent import LatentBuffer
 from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
+from avalanche_ext.buffers.reference_samples import ReferenceSamples
 
-__all__ = ["HerdingBuffer", "LatentBuffer", "MemorablePastBuffer"]
+__all__ = ["HerdingBuffer", "LatentBuffer", "MemorablePastBuffer", "ReferenceSamples"]

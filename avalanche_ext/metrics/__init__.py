@@ -4,9 +4,11 @@ from avalanche_ext.metrics.accuracy import (
     AverageIncrementalAccuracy,
     SeenClassesAccuracy,
 )
+from avalanche_ext.metrics.capacity import UnitCapacity
 from avalanche_ext.metrics.gpu_memory import PeakGPUMemory
 from avalanche_ext.metrics.gradient_reconstruction import GradientReconstructionError
 from avalanche_ext.metrics.memory import MemoryBytes
+from avalanche_ext.metrics.task_recognition import TaskRecognitionAccuracy
 
 __all__ = [
     "AverageIncrementalAccuracy",
@@ -14,4 +16,6 @@ __all__ = [
     "MemoryBytes",
     "PeakGPUMemory",
     "SeenClassesAccuracy",
+    "TaskRecognitionAccuracy",
+    "UnitCapacity",
 ]

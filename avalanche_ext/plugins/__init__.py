@@ -11,7 +11,9 @@ from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.latent_replay import LatentReplayPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+from avalanche_ext.plugins.relevance_freezing import RelevanceFreezingPlugin
 from avalanche_ext.plugins.synaptic_intelligence import SynapticIntelligencePlugin
+from avalanche_ext.plugins.task_recognition import TaskRecognitionPlugin
 
 __all__ = [
     "BDRPlugin",
@@ -25,5 +27,7 @@ __all__ = [
     "LatentReplayPlugin",
     "LeftOutEWCPlugin",
     "MemoryResidentPlugin",
+    "RelevanceFreezingPlugin",
     "SynapticIntelligencePlugin",
+    "TaskRecognitionPlugin",
 ]

@@ -7,6 +7,7 @@ from benchmarks.recipes import (
     bdr,
     ewc_fr_replay,
     lucir,
+    rerelrp,
 )
 from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
 
@@ -20,4 +21,5 @@ __all__ = [
     "bdr",
     "ewc_fr_replay",
     "lucir",
+    "rerelrp",
 ]

@@ -1,0 +1,220 @@
+"""Which units and classes of a shared network belong to each experience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_ext._checks import require_whole
+from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.functional.relevance import Capacity, capacity, frozen_units
+from avalanche_ext.models.batch_renorm import BatchRenorm
+from avalanche_ext.models.linear_head import linear_head
+from avalanche_ext.models.submodel import Submodel
+from avalanche_ext.models.submodel_stack import SubmodelStack
+
+NORMS = (nn.modules.batchnorm._BatchNorm, BatchRenorm)
+
+
+class Submodels:
+    """A growing list of submodels, each a mask of units and some rows of the head.
+
+    Args:
+        head: Dotted name of the layer that gives the logits.
+        sites: Where units are masked, see `mask_sites`.
+        unpruned_first: As long as there is one, let it have all units.
+
+    Attributes:
+        classes: Class ids of each, ascending.
+        keeps: Units kept by each, bool ``(C,)`` by layer, on the CPU.
+    """
+
+    def __init__(
+        self, head: str, sites: Mapping[str, str], *, unpruned_first: bool = False
+    ) -> None:
+        self.head, self.sites = head, dict(sites)
+        self.unpruned_first = unpruned_first
+        self.classes: list[tuple[int, ...]] = []
+        self.keeps: list[dict[str, Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def append(self, classes: Sequence[int], keep: Mapping[str, Tensor]) -> None:
+        """Add one.
+
+        Args:
+            classes: Its class ids, ascending.
+            keep: Its units, bool ``(C,)`` by layer; of the head its own rows.
+        """
+        self.classes.append(tuple(classes))
+        self.keeps.append({name: units.cpu() for name, units in keep.items()})
+
+    @property
+    def known(self) -> list[int]:
+        """Class ids of all of them."""
+        return [label for own in self.classes for label in own]
+
+    def of(self, model: nn.Module, k: int) -> Submodel:
+        """One of them as a network of its own.
+
+        Args:
+            model: The shared network as it is now.
+            k: Which one, from 0.
+
+        Returns:
+            A copy, see `Submodel`.
+
+        Raises:
+            ValueError: If there is none of that number.
+        """
+        require_whole(0, k=k)
+        if k >= len(self):
+            raise ValueError(f"k is {k}; wanted less than {len(self)}, those there are")
+        return self.whole(model, self.classes[k], self._in_use()[k])
+
+    def all_of(self, model: nn.Module) -> list[Submodel]:
+        """All of them, each a network of its own.
+
+        Args:
+            model: The shared network as it is now.
+
+        Returns:
+            Copies, see `Submodel`.
+        """
+        return [self.of(model, k) for k in range(len(self))]
+
+    def whole(
+        self, model: nn.Module, classes: Sequence[int], keep: Mapping[str, Tensor] = {}
+    ) -> Submodel:
+        """A network of its own for some classes.
+
+        Args:
+            model: The shared network as it is now.
+            classes: Class ids, ascending.
+            keep: Units kept, by layer; of other layers all.
+
+        Returns:
+            A copy, see `Submodel`.
+        """
+        return Submodel(model, keep, classes, head=self.head, sites=self.sites)
+
+    def stack(self, model: nn.Module) -> SubmodelStack:
+        """All of them in one pass.
+
+        Args:
+            model: The shared network.
+
+        Returns:
+            See `SubmodelStack`.
+        """
+        keeps = self._in_use()
+        return SubmodelStack(
+            model, keeps, self.classes, head=self.head, sites=self.sites
+        )
+
+    def _in_use(self) -> list[dict[str, Tensor]]:
+        """The units that answer."""
+        return [{}] if self.unpruned_first and len(self) == 1 else self.keeps
+
+    def owners(self, targets: Tensor) -> Tensor:
+        """Which submodel knows the class of each sample.
+
+        Args:
+            targets: Class ids, shape ``(B,)``.
+
+        Returns:
+            Shape ``(B,)``; -1 for classes of none.
+        """
+        return owners_of(self.classes, targets)
+
+    def frozen_rows(self, model: nn.Module) -> dict[str, Tensor]:
+        """Rows of weights that no submodel may see change.
+
+        Args:
+            model: The shared network as it is now.
+
+        Returns:
+            By layer, bool ``(C,)``: units of any submodel, the head's rows of their
+            classes, and all channels of batch normalisation.
+        """
+        if not len(self):
+            return {}
+        rows = frozen_units(self._bodies())
+        layer = linear_head(model, self.head)
+        rows[self.head] = torch.zeros(layer.out_features, dtype=torch.bool)
+        for own in self.classes:
+            rows[self.head][list(own)] = True
+        for name, module in model.named_modules():
+            if isinstance(module, NORMS) and module.weight is not None:
+                rows[name] = torch.ones(len(module.weight), dtype=torch.bool)
+        return rows
+
+    def capacity(self) -> dict[str, Capacity]:
+        """How they share the units of each layer below the head."""
+        return capacity(self._bodies())
+
+    def _bodies(self) -> list[dict[str, Tensor]]:
+        """Units kept below the head, whose rows are nobody else's."""
+        return [
+            {name: units for name, units in keep.items() if name != self.head}
+            for keep in self.keeps
+        ]
+
+    def memory_bytes(self) -> int:
+        """Bytes of the masks."""
+        return sum(units.nbytes for keep in self.keeps for units in keep.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Classes and masks."""
+        return {"classes": list(self.classes), "keeps": list(self.keeps)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put classes and masks back.
+
+        Args:
+            state: As returned by `state_dict`.
+        """
+        self.classes = [tuple(own) for own in state["classes"]]
+        self.keeps = [dict(keep) for keep in state["keeps"]]
+
+
+def widened(logits: Tensor, classes: Sequence[int], width: int) -> Tensor:
+    """Logits of some classes among those of all; the others are masked.
+
+    Args:
+        logits: Shape ``(B, n)``.
+        classes: Ids of the n classes.
+        width: K, of all classes.
+
+    Returns:
+        Shape ``(B, K)``, -1000 for other classes.
+    """
+    wide = logits.new_full((len(logits), width), MASKED)
+    wide[:, list(classes)] = logits
+    return wide
+
+
+def owners_of(classes: Sequence[Sequence[int]], targets: Tensor) -> Tensor:
+    """Which list of classes each target is in.
+
+    Args:
+        classes: Lists without a class in common.
+        targets: Class ids, ``(B,)``.
+
+    Returns:
+        Shape ``(B,)``; -1 for classes in none.
+
+    Example:
+        >>> owners_of([(0, 1), (4,)], torch.tensor([4, 0, 3, 9]))
+        tensor([ 1,  0, -1, -1])
+    """
+    known = [label for own in classes for label in own]
+    table = torch.full((max([*known, -1]) + 2,), -1)
+    for k, own in enumerate(classes):
+        table[list(own)] = k
+    last = len(table) - 1  # of classes beyond those known
+    return table.to(targets.device)[targets.clamp(max=last)]
