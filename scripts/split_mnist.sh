@@ -7,16 +7,7 @@
 # Nine methods and three seeds, one thread each: about five minutes. SEEDS="0 1" takes fewer. A second call goes on
 # where the first was stopped. Results are in results/split_mnist (OUT); at the end, the table and the
 # gradient-reconstruction error at the end of each task.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra python <<< "${PYTHON:-.venv/bin/python}"
-out=${OUT:-results/split_mnist}
-
-for option in "$@"; do
-  case $option in
-    --out* | --seed*) echo "$option is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
-  esac
-done
+source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 protocol=(--stream split_mnist --class_order natural --task_labels true --network mlp --feature_size 256 --train_epochs 1 --train_mb_size 64)
 
