@@ -6,7 +6,7 @@
 #
 # Nine methods and three seeds, one thread each: about five minutes. SEEDS="0 1" takes fewer. A second call goes on
 # where the first was stopped. Results are in results/split_mnist (OUT); at the end, the table and the
-# gradient-reconstruction error at the end of each task.
+# gradient-reconstruction error at the end of the second task.
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 protocol=(--stream split_mnist --class_order natural --task_labels true --network mlp --feature_size 256 --train_epochs 1 --train_mb_size 64)
@@ -28,3 +28,4 @@ for seed in ${SEEDS:-0 1 2}; do
   run replay_200 replay "${protocol[@]}" --exemplars 200 "${every[@]}"
 done
 "${python[@]}" -m benchmarks table "$out"
+"${python[@]}" scripts/further_metrics.py "$out" relative cosine --experience 2

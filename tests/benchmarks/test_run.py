@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 
 import numpy as np
@@ -235,5 +236,10 @@ def test_sigterm_interrupts_only_inside_the_block():
 def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):
     further = ["--metrics", "gradient_reconstruction", "--loggers", "text"]
     assert main([*NAIVE, *further, "--out", str(tmp_path)]) == 0
-    log = (tmp_path / "naive" / "0" / "log.txt").read_text()
+    folder = tmp_path / "naive" / "0"
+    log = (folder / "log.txt").read_text()
     assert log.count("Gradient_Reconstruction") > 4 and "Top1_Acc_Stream" in log
+    values = json.loads((folder / "run.json").read_text())["further_metrics"]
+    assert values[0] == {} and len(values) == 5  # of a past
+    name = "Gradient_Reconstruction/train_phase/train_stream/relative"
+    assert re.findall(rf"{name} = ([\d.]+)", log)[-1] == f"{values[-1][name]:.4f}"
