@@ -25,8 +25,7 @@ def main() -> None:
         parser.error(f"--experience is {options.experience}; wanted at least 1")
     runs = defaultdict(list)
     for path in sorted(options.folder.rglob("run.json")):
-        # <folder>/<recipe>/<seed>/run.json, as RunFolder lays it out
-        row = path.parents[2].relative_to(options.folder).as_posix()
+        row = path.parents[1].as_posix()  # above the folders of the seeds
         values = json.loads(path.read_text(encoding="utf-8")).get("further_metrics", [])
         for name, value in dict(*values[options.experience - 1 :][:1]).items():
             runs[row, name.rpartition("/")[2]].append(value)

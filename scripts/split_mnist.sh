@@ -4,7 +4,7 @@
 #
 #     bash scripts/split_mnist.sh --dataset-root DIR [further options of every run]
 #
-# Nine methods and three seeds, one thread each: about five minutes. SEEDS="0 1" takes fewer. A second call goes on
+# Nine methods and three seeds, one thread each: about ten minutes. SEEDS="0 1" takes fewer. A second call goes on
 # where the first was stopped. Results are in results/split_mnist (OUT); at the end, the table and the
 # gradient-reconstruction error at the end of the second task.
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
