@@ -99,10 +99,8 @@ def pretrain(
         )
     if Path(file).is_dir():
         raise UsageError(f"file is {file}, a folder; wanted the name of a file")
-    if not Path(file).absolute().parent.is_dir():
-        raise UsageError(
-            f"no folder {Path(file).absolute().parent}; wanted it to exist"
-        )
+    if not (folder := Path(file).absolute().parent).is_dir():
+        raise UsageError(f"no folder {folder}; wanted it to exist")
     import torch
     from avalanche.training.determinism.rng_manager import RNGManager
 
