@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def require_whole(minimum: int, **arguments: Any) -> None:
@@ -112,6 +113,38 @@ def require_kind(kind: type, **arguments: Any) -> None:
             raise ValueError(  # noqa: TRY004
                 f"{name} is {value!r}; wanted a {kind.__name__}"
             )
+
+
+def generator_state(generator: torch.Generator | None) -> dict[str, Tensor]:
+    """What a checkpoint holds of a generator.
+
+    Args:
+        generator: One of torch, or None.
+
+    Returns:
+        Its state as ``"generator"``; nothing for None.
+    """
+    return {} if generator is None else {"generator": generator.get_state()}
+
+
+def restore_generator(generator: torch.Generator | None, state: dict[str, Any]) -> None:
+    """Put the state of a generator back.
+
+    Args:
+        generator: The one that goes on, or None.
+        state: Holds what `generator_state` returned.
+
+    Raises:
+        ValueError: If only one of the two has a generator.
+    """
+    saved = state.get("generator")
+    if (saved is None) != (generator is None):
+        raise ValueError(
+            f"saved {'without' if saved is None else 'with'} a generator; wanted the "
+            "same of what goes on"
+        )
+    if generator is not None and saved is not None:
+        generator.set_state(saved)
 
 
 def require_loading(memory_resident: Any, generator: Any) -> None:

@@ -3,7 +3,8 @@
 A matrix is a list of rows. ``matrix[i][j]`` is the accuracy, in [0, 1], on test
 experience ``j`` once training experience ``i`` is finished, and ``None`` where nothing
 was evaluated: a row of nothing else belongs to an experience after which nothing was. A
-matrix has one column where the test stream is one complete test set. ``test_images[j]`` is the number of images of test experience ``j``.
+matrix has one column where the test stream is one complete test set.
+``test_images[j]`` is the number of images of test experience ``j``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Importing this module loads neither torch nor Avalanche.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,28 @@ def make_evaluator(
         *(METRICS[metric]() for metric in metrics),
         loggers=made or [BaseLogger()],  # Avalanche warns of an empty list
     )
+
+
+def last_values(
+    evaluator: EvaluationPlugin, metrics: Sequence[str]
+) -> dict[str, float]:
+    """Pick the last values of some metrics out of an evaluator.
+
+    Args:
+        evaluator: One that `make_evaluator` built with these metrics.
+        metrics: Keys of ``METRICS``.
+
+    Returns:
+        By the name that Avalanche gives; finite numbers only, neither figures nor NaN.
+    """
+    kinds = {str(made) for metric in metrics for made in METRICS[metric]()}
+    return {
+        name: float(value)
+        for name, value in evaluator.last_metric_results.items()
+        if name.partition("/")[0] in kinds
+        and isinstance(value, int | float)
+        and isfinite(value)
+    }
 
 
 def _check(kind: str, names: Sequence[str], valid: Iterable[str]) -> None:

@@ -5,7 +5,6 @@ Importing this module loads neither torch nor Avalanche.
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,13 +99,12 @@ def pretrain(
         )
     if Path(file).is_dir():
         raise UsageError(f"file is {file}, a folder; wanted the name of a file")
-    if not Path(file).absolute().parent.is_dir():
-        raise UsageError(
-            f"no folder {Path(file).absolute().parent}; wanted it to exist"
-        )
+    if not (folder := Path(file).absolute().parent).is_dir():
+        raise UsageError(f"no folder {folder}; wanted it to exist")
     import torch
     from avalanche.training.determinism.rng_manager import RNGManager
 
+    from avalanche_ext.checkpoint.files import write_atomically
     from benchmarks.run import choose_device
 
     if threads is not None:
@@ -133,7 +131,7 @@ def pretrain(
         lr=lr,
     )
     extractor = _train(frame, benchmark, choose_device(device))
-    _save(extractor, Path(file))
+    write_atomically(Path(file), extractor.state_dict())
     print(f"weights in {file}", flush=True)
 
 
@@ -166,18 +164,6 @@ def _train(frame: Frame, benchmark: Any, device: Any) -> Module:
     [percent] = [100 * v for k, v in results.items() if k.startswith("Top1_Acc_Exp")]
     print(f"{percent:.1f} % of the test images of {frame.stream}", flush=True)
     return model[0].cpu()
-
-
-def _save(extractor: Module, path: Path) -> None:
-    """Replace the file as a whole, so that a kill leaves none that is half written."""
-    import torch
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(extractor.state_dict(), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(extractor: Module, file: str | Path) -> None:

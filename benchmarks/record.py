@@ -25,6 +25,7 @@ class Progress:
         minutes: Time of training and evaluation.
         peak_memory_bytes: Most memory held; see `environment.peak_memory`.
         memory_bytes: Bytes the method keeps by kind, after the last experience.
+        further_metrics: For each finished experience, see `evaluation.last_values`.
     """
 
     commands: list[str] = field(default_factory=list)
@@ -32,6 +33,7 @@ class Progress:
     minutes: float = 0.0
     peak_memory_bytes: dict[str, int | None] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
+    further_metrics: list[dict[str, float]] = field(default_factory=list)
 
     def add(
         self,
@@ -39,6 +41,7 @@ class Progress:
         *,
         minutes: float,
         memory_bytes: dict[str, int],
+        further_metrics: dict[str, float],
         device: torch.device,
     ) -> None:
         """Note a finished experience.
@@ -47,11 +50,13 @@ class Progress:
             row: Accuracy on each test experience; ``None`` where not evaluated.
             minutes: Time that the experience took.
             memory_bytes: Bytes the method keeps now, by kind.
+            further_metrics: Last values by name.
             device: Device of the run.
         """
         self.accuracy.append(row)
         self.minutes += minutes
         self.memory_bytes = memory_bytes
+        self.further_metrics.append(further_metrics)
         for kind, now in peak_memory(device).items():
             known = [
                 n for n in (now, self.peak_memory_bytes.get(kind)) if n is not None
@@ -97,6 +102,7 @@ def make_record(
         "options": plain(run.options),
         "changed": list(run.changed),
         "metrics": paper_metrics(progress.accuracy, test_images),
+        "further_metrics": progress.further_metrics,
         "test_images": list(test_images),
         "memory_bytes": progress.memory_bytes,
         "peak_memory_bytes": progress.peak_memory_bytes,

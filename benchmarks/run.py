@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from benchmarks.evaluate import accuracy_row, classes_of
-from benchmarks.evaluation import DEFAULT_METRICS, make_evaluator
+from benchmarks.evaluation import DEFAULT_METRICS, last_values, make_evaluator
 from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
 from benchmarks.pictures import write_pictures
@@ -214,6 +214,9 @@ class Training:
             row,
             minutes=(time.monotonic() - began) / 60,
             memory_bytes=memory_bytes(self.strategy),
+            further_metrics=last_values(
+                self.strategy.evaluator, self.run.settings.metrics or ()
+            ),
             device=self.strategy.device,
         )
         if due:

@@ -7,17 +7,14 @@
 # for each stream, on the same weights, batches, learning rates and number of activations: ours with float32 and with
 # uint8 activations, and Avalanche's AR1. Three seeds, one thread each: about half an hour. SEEDS="0 1" takes fewer.
 # A second call goes on where the first was stopped. Results are in results/ar1_mnist (OUT).
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra python <<< "${PYTHON:-.venv/bin/python}"
-out=${OUT:-results/ar1_mnist}
+source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 weights=${WEIGHTS:-$out/mobilenet.pt}
 
 options=() cifar10=()
 while (($#)); do
   case $1 in
     --cifar10-root) cifar10=(--dataset-root "${2:?wanted a folder}"); shift ;;
-    --out* | --seed* | --weights*) echo "$1 is decided here; wanted OUT=DIR, SEEDS=\"0 1\" or WEIGHTS=FILE before the command" >&2; exit 2 ;;
+    --weights*) echo "$1 is decided here; wanted WEIGHTS=FILE before the command" >&2; exit 2 ;;
     *) options+=("$1") ;;
   esac
   shift

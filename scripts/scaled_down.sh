@@ -5,16 +5,7 @@
 #
 # Six methods, three seeds, one thread each: about two hours in all. SEEDS="0 1" takes fewer.
 # A second call goes on where the first was stopped. Results are in results/scaled_down (OUT).
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra python <<< "${PYTHON:-.venv/bin/python}"
-out=${OUT:-results/scaled_down}
-
-for option in "$@"; do
-  case $option in
-    --out* | --seed*) echo "$option is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
-  esac
-done
+source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 budget=(--n_experiences 6 --images_per_class 100 --network resnet8 --train_epochs 20 --milestones "[10,15]")
 protocol=(--stream split_cifar100 --first_experience_classes 50 --class_order icarl --train_mb_size 128 --lr 0.1 --weight_decay 0.0005)

@@ -5,16 +5,7 @@
 #
 # Seven methods and joint training, three seeds, one thread each: about an hour in all. SEEDS="0 1" takes
 # fewer. A second call goes on where the first was stopped. Results are in results/scaled_down_split_cifar (OUT).
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra python <<< "${PYTHON:-.venv/bin/python}"
-out=${OUT:-results/scaled_down_split_cifar}
-
-for option in "$@"; do
-  case $option in
-    --out* | --seed*) echo "$option is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
-  esac
-done
+source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 budget=(--images_per_class 60 --train_epochs 10 --train_mb_size 32)
 protocol=(--stream split_cifar10_100 --class_order natural --task_labels true --network cifarnet --optimizer adam --lr 0.001)

@@ -4,19 +4,10 @@
 #
 #     bash scripts/split_mnist.sh --dataset-root DIR [further options of every run]
 #
-# Nine methods and three seeds, one thread each: about five minutes. SEEDS="0 1" takes fewer. A second call goes on
+# Nine methods and three seeds, one thread each: about ten minutes. SEEDS="0 1" takes fewer. A second call goes on
 # where the first was stopped. Results are in results/split_mnist (OUT); at the end, the table and the
-# gradient-reconstruction error at the end of each task.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra python <<< "${PYTHON:-.venv/bin/python}"
-out=${OUT:-results/split_mnist}
-
-for option in "$@"; do
-  case $option in
-    --out* | --seed*) echo "$option is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
-  esac
-done
+# gradient-reconstruction error at the end of the second task.
+source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 protocol=(--stream split_mnist --class_order natural --task_labels true --network mlp --feature_size 256 --train_epochs 1 --train_mb_size 64)
 
@@ -37,3 +28,4 @@ for seed in ${SEEDS:-0 1 2}; do
   run replay_200 replay "${protocol[@]}" --exemplars 200 "${every[@]}"
 done
 "${python[@]}" -m benchmarks table "$out"
+"${python[@]}" scripts/further_metrics.py "$out" relative cosine --experience 2

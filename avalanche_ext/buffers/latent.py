@@ -10,7 +10,13 @@ import torch
 from avalanche.benchmarks import CLExperience
 from torch import Tensor
 
-from avalanche_ext._checks import require_choice, require_kind, require_whole
+from avalanche_ext._checks import (
+    generator_state,
+    require_choice,
+    require_kind,
+    require_whole,
+    restore_generator,
+)
 from avalanche_ext.buffers.latent_checks import (
     require_alike,
     require_finite,
@@ -32,8 +38,8 @@ class LatentBuffer:
     .. math:: h = \min(\lfloor R / (i + 1) \rfloor, A),
 
     in free places while there are some, then in random places of older ones. It is not
-    balanced by class. Bytes are counted without the labels' 8 to 24 a latent in mind:
-    a latent in float32 can take more than the uint8 image it comes from.
+    balanced by class. A latent in float32 can take more bytes than the uint8 image it
+    comes from; its labels take 8 to 24 more, which `nbytes` counts.
 
     ``"uint8"`` stores :math:`q = \mathrm{round}(z / s) + q_0`, saturating. The step s
     is 1/255 of the range of all latents of the first experience (see `observe`), and
@@ -247,9 +253,7 @@ class LatentBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return the memory, and the state of the generator if there is one."""
         state = {name: getattr(self, name) for name in _STATE}
-        if self.generator is not None:
-            state["generator"] = self.generator.get_state()
-        return state
+        return state | generator_state(self.generator)
 
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
@@ -263,12 +267,11 @@ class LatentBuffer:
         Raises:
             ValueError: If it is of something else, or only one has a generator.
         """
-        require_state(state, _STATE, self.generator is not None)
+        require_state(state, _STATE)
+        restore_generator(self.generator, state)
         for name in _STATE:
             value = state[name]
             setattr(self, name, value.cpu() if isinstance(value, Tensor) else value)
-        if self.generator is not None:
-            self.generator.set_state(state["generator"])
 
     def _draw(self, n: int, k: int) -> Tensor:
         """k of n positions, without repetition; the only use of random numbers."""

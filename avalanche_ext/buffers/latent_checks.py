@@ -45,29 +45,20 @@ def require_insertable(
         )
 
 
-def require_state(
-    state: dict[str, Any], names: Iterable[str], ours: bool = False
-) -> None:
+def require_state(state: dict[str, Any], names: Iterable[str]) -> None:
     """Refuse a state that is not one of the memory.
 
     Args:
         state: What was saved.
         names: Keys that it must hold.
-        ours: Whether the memory that goes on has a generator.
 
     Raises:
-        ValueError: If a key is missing, or only one of the two has a generator.
+        ValueError: If a key is missing.
     """
     if missing := [name for name in names if name not in state]:
         raise ValueError(
             f"the state is without {', '.join(missing)}; wanted what state_dict() "
             "returned"
-        )
-    saved = "generator" in state
-    if saved != ours:
-        raise ValueError(
-            f"saved {'with' if saved else 'without'} a generator; wanted the same of "
-            "the memory that goes on"
         )
 
 

@@ -14,10 +14,12 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from avalanche_ext._checks import (
+    generator_state,
     require_choice,
     require_fraction,
     require_loading,
     require_whole,
+    restore_generator,
 )
 from avalanche_ext.functional.functional_prior import FUNCTION, REPLAY
 from avalanche_ext.functional.memory_selection import (
@@ -27,7 +29,7 @@ from avalanche_ext.functional.memory_selection import (
     top_of_each_class,
 )
 from avalanche_ext.loaders import batches_of, image_bytes
-from avalanche_ext.models.past_data import logits_of
+from avalanche_ext.models.past_data import finite_logits_of
 
 
 class MemorablePastBuffer(ExemplarsBuffer):
@@ -187,7 +189,7 @@ class MemorablePastBuffer(ExemplarsBuffer):
             "max_size": self.max_size,
             "positions": self.positions,
             "roles": self.roles,
-            "generator": self.generator and self.generator.get_state(),
+            **generator_state(self.generator),
         }
 
     def load_state_dict(
@@ -198,13 +200,15 @@ class MemorablePastBuffer(ExemplarsBuffer):
         Args:
             state: As returned by `state_dict`.
             experiences: Those trained so far, in order.
+
+        Raises:
+            ValueError: If only one of the two has a generator.
         """
+        restore_generator(self.generator, state)
         self.max_size = state["max_size"]
         self.positions, self.roles = list(state["positions"]), list(state["roles"])
         self._sources = [e.dataset for e in experiences[: len(self.positions)]]
         self.data_sizes = [len(data) for data in self._sources]
-        if self.generator is not None and state["generator"] is not None:
-            self.generator.set_state(state["generator"])
         self._rebuild()
 
     def _size_in(self, exp: CLExperience) -> int:
@@ -229,12 +233,8 @@ class MemorablePastBuffer(ExemplarsBuffer):
             batch_size=self.batch_size,
             memory_resident=self.memory_resident,
         )
-        logits, targets = logits_of(agent.model, batches)
-        if not bool(logits.isfinite().all()):
-            raise ValueError(
-                f"outputs of experience {exp.current_experience} are not finite; "
-                "wanted finite numbers: did training diverge?"
-            )
+        what = f"experience {exp.current_experience}"
+        logits, targets = finite_logits_of(agent.model, batches, what)
         sign = 1 if self.selection == "lambda" else -1
         chosen = top_of_each_class(sign * output_uncertainty(logits), targets, n).cpu()
         # so that the two roles are alike

@@ -20,6 +20,9 @@ from avalanche_ext.checkpoint.errors import CheckpointError
 #: Version of the file format.
 FORMAT = 1
 
+#: Kinds of arguments that are compared.
+_KEPT = (bool, int, float, str, tuple, type(None))
+
 
 def header_of(strategy: Any, experiences: list[CLExperience]) -> dict[str, Any]:
     """What must be equal in the strategy and stream that go on."""
@@ -50,8 +53,7 @@ def _own_arguments(strategy: Any) -> dict[str, Any]:
         for name in inspect.signature(kind).parameters
         if name in vars(strategy) and name not in ("train_mb_size", "train_epochs")
     }
-    kept = (bool, int, float, str, tuple, type(None))
-    return {name: value for name, value in found.items() if isinstance(value, kept)}
+    return {name: value for name, value in found.items() if isinstance(value, _KEPT)}
 
 
 def _arguments(plugins: Iterable[Any]) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _arguments(plugins: Iterable[Any]) -> dict[str, Any]:
         title = f"{kind.__name__}[{number}]" if number > 1 else kind.__name__
         for name in inspect.signature(kind).parameters:
             value = _plain(getattr(part, name, part))
-            if isinstance(value, (bool, int, float, str, tuple, type(None))):
+            if isinstance(value, _KEPT):
                 if name not in state:
                     found[f"{title}.{name}"] = value
             elif value is not part:

@@ -10,25 +10,21 @@ from torch import Tensor
 Selection = Literal["random", "lambda", "lambda_ascending"]
 
 
-def highest_scores(scores: Tensor, n: int, excluded: Tensor | None = None) -> Tensor:
+def highest_scores(scores: Tensor, n: int) -> Tensor:
     """Points with the largest scores; with scores drawn uniformly, a random choice.
 
     Args:
         scores: Shape ``(N,)``.
-        n: Points wanted, 0 to as many as there are to choose from.
-        excluded: Positions that are not to be chosen from, int64.
+        n: Points wanted, 0 to N.
 
     Returns:
         Their positions, int64, shape ``(n,)``, best first.
 
     Example:
-        >>> highest_scores(torch.tensor([0.3, 0.9, 0.5]), 2, torch.tensor([1]))
-        tensor([2, 0])
+        >>> highest_scores(torch.tensor([0.3, 0.9, 0.5]), 2)
+        tensor([1, 2])
     """
-    order = scores.argsort(descending=True, stable=True)
-    if excluded is not None:
-        order = order[~torch.isin(order, excluded)]
-    return order[:n]
+    return scores.argsort(descending=True, stable=True)[:n]
 
 
 def output_uncertainty(logits: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from avalanche_ext.loaders.resident_loader import (
     ResidentLoader,
     image_bytes,
     make_loader,
+    worker_options,
 )
 from avalanche_ext.loaders.uniform import require_batch_of_all_tasks, shuffle_uniformly
 
@@ -23,4 +24,5 @@ __all__ = [
     "make_loader",
     "require_batch_of_all_tasks",
     "shuffle_uniformly",
+    "worker_options",
 ]

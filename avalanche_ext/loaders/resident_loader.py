@@ -14,7 +14,7 @@ exemplar buffers filled from them, share it and add only row numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -30,12 +30,13 @@ from avalanche_ext.loaders.walk import Part, parts
 
 MemoryResident = Literal["auto"] | bool
 
+# Arguments of torch's DataLoader that Avalanche's ``train()`` takes under their names.
+_OF_TRAIN = ("num_workers", "pin_memory", "persistent_workers")
+
 # Arguments of torch's DataLoader about how, not which, items are loaded.
 _WORKERS = frozenset(
     (
-        "num_workers",
-        "pin_memory",
-        "persistent_workers",
+        *_OF_TRAIN,
         "prefetch_factor",
         "timeout",
         "worker_init_fn",
@@ -229,6 +230,22 @@ def make_loader(
         drop_last=drop_last,
         **dataloader_kwargs,
     )
+
+
+def worker_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments of ``train()`` that are about workers, for `make_loader`.
+
+    Args:
+        arguments: Keyword arguments of ``train()``; Avalanche hands on all of them.
+
+    Returns:
+        Those of them that torch's loader takes.
+
+    Example:
+        >>> worker_options({"num_workers": 2, "reset_optimizer_state": True})
+        {'num_workers': 2}
+    """
+    return {name: arguments[name] for name in _OF_TRAIN if name in arguments}
 
 
 def image_bytes(dataset: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from avalanche_ext.loaders.resident_loader import make_loader
+from avalanche_ext.loaders.resident_loader import make_loader, worker_options
 
 
 def require_batch_of_all_tasks(strategy: Any) -> None:
@@ -35,6 +35,8 @@ def shuffle_uniformly(
     *,
     memory_resident: Literal["auto"] | bool = "auto",
     generator: torch.Generator | None = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
     **kwargs: Any,
 ) -> None:
     """Let every sample of the adapted data be seen once an epoch.
@@ -46,15 +48,18 @@ def shuffle_uniformly(
         strategy: The strategy, before an experience.
         memory_resident: See `make_loader`.
         generator: See `make_loader`.
-        **kwargs: Those of ``train()``.
+        shuffle: See `make_loader`.
+        drop_last: See `make_loader`.
+        **kwargs: Further ones of ``train()``.
     """
     if type(strategy.dataloader).__name__ == "TaskBalancedDataLoader":
-        kwargs.setdefault("shuffle", True)
         strategy.dataloader = make_loader(
             strategy.adapted_dataset,
             batch_size=strategy.train_mb_size,
+            shuffle=shuffle,
             device=strategy.device,
             memory_resident=memory_resident,
             generator=generator,
-            **kwargs,
+            drop_last=drop_last,
+            **worker_options(kwargs),
         )

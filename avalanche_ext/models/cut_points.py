@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
@@ -14,7 +15,6 @@ from avalanche_ext._checks import require_fraction, require_kind
 from avalanche_ext.models.cut_inputs import (
     Example,
     probe_inputs,
-    require_eager,
     task_labels_for,
 )
 from avalanche_ext.models.cut_trace import (
@@ -30,32 +30,39 @@ from avalanche_ext.models.cut_trace import (
 _LISTED = 12
 
 
-def require_layer(model: nn.Module, layer: str) -> nn.Module:
+def require_layer(
+    model: nn.Module, layer: str, x: Tensor, t: Tensor | None
+) -> nn.Module:
     """A module by its name.
 
     Args:
         model: Any model.
         layer: Dotted name.
+        x: Inputs, shape ``(3, ...)``.
+        t: Task labels, or None.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: If there is none (the message lists close names), or the model
-            is no module or compiled.
+        ValueError: If there is none: the message lists close names and, if the model
+            can run on the inputs, valid cuts near the first of them.
     """
-    require_eager(model)
     require_kind(str, latent_layer=layer)
     modules: dict[str, nn.Module]
     modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
     if layer in modules:
         return modules[layer]
     close = get_close_matches(layer, modules, n=5, cutoff=0.4)
-    raise ValueError(
+    names = close or list(modules)[:_LISTED]
+    message = (
         f"latent_layer is {layer!r}, which {type(model).__name__} does not have; "
-        + ("close names are " if close else "wanted one of ")
-        + ", ".join(close or list(modules)[:_LISTED])
+        f"{'close names are' if close else 'wanted one of'} {', '.join(names)}"
     )
+    with suppress(NotRunnableError):
+        near = valid_cuts_near(model, names[0], x, t) if names else ""
+        message += f"; the model can be cut at {near}" if near else ""
+    raise ValueError(message)
 
 
 def valid_cuts(model: nn.Module, example: Example) -> list[str]:
@@ -77,7 +84,7 @@ def valid_cuts(model: nn.Module, example: Example) -> list[str]:
     """
     x = probe_inputs(model, example)
     t = task_labels_for(model, x)
-    ended = dict.fromkeys(n for n, *_ in ended_modules(model, x, t) if n)
+    ended = dict.fromkeys(n for n, _ in ended_modules(model, x, t) if n)
     return [name for name in ended if _is_valid(model, name, x, t)]
 
 
@@ -105,10 +112,10 @@ def suggest_latent_layer(model: nn.Module, example: Example, share: float = 0.3)
     x = probe_inputs(model, example)
     t = task_labels_for(model, x)
     ended = ended_modules(model, x, t)
-    total = ended[-1][2]
+    total = ended[-1][1]
     away = {
         name: (abs((total - done) / (total or 1) - share), -place)
-        for place, (name, _, done) in enumerate(ended)
+        for place, (name, done) in enumerate(ended)
         if name
     }
     for name in sorted(away, key=away.__getitem__):
@@ -123,7 +130,7 @@ def _is_valid(model: nn.Module, name: str, x: Tensor, t: Tensor | None) -> bool:
 
 
 def valid_cuts_near(model: nn.Module, layer: str, x: Tensor, t: Tensor | None) -> str:
-    """A few valid cuts before and behind a module, to list in a message.
+    """A few valid cuts at, before and behind a module, to list in a message.
 
     Args:
         model: Any model; found as it was.
@@ -135,11 +142,11 @@ def valid_cuts_near(model: nn.Module, layer: str, x: Tensor, t: Tensor | None) -
         Their names.
     """
     module = model.get_submodule(layer)
-    ended = list(dict.fromkeys(n for n, *_ in ended_modules(model, x, t) if n))
+    ended = list(dict.fromkeys(n for n, _ in ended_modules(model, x, t) if n))
     own = [i for i, n in enumerate(ended) if model.get_submodule(n) is module]
     at = own[0] if own else 0
     before = (n for n in reversed(ended[:at]) if _is_valid(model, n, x, t))
-    behind = (n for n in ended[at + 1 :] if _is_valid(model, n, x, t))
+    behind = (n for n in ended[at:] if _is_valid(model, n, x, t))
     half = _LISTED // 2
     near = [*reversed([*islice(before, half)]), *islice(behind, half)]
     return ", ".join(near) or "none: it can be cut nowhere"

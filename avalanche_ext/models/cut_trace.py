@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from avalanche_ext.models.cut_inputs import Example, probe_inputs, task_labels_for
 from avalanche_ext.models.feature_classifier import evaluating
 from avalanche_ext.models.past_data import forward
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 class NotRunnableError(ValueError):
@@ -118,17 +121,15 @@ def trace(
     Raises:
         NotRunnableError: If the model cannot run on the inputs.
     """
-    found, macs = Trace(), [0, 0]
+    found = Trace()
     latents: list[Tensor] = []
     leaf: list[Tensor] = []
 
     def ended(m: nn.Module, args: Any, output: Any) -> Tensor | None:
-        before = not found.calls or m is module
-        (found.below if before else found.above).append(m)
-        for place in (0, 1) if before else (1,):
-            macs[place] += _macs(m, args, output)
+        (found.below if not found.calls or m is module else found.above).append(m)
         if m is not module:
             return None
+        found.macs = (_macs(work, x), 0)
         found.calls += 1
         if found.calls > 1 or not isinstance(output, Tensor):
             return None
@@ -136,17 +137,10 @@ def trace(
         leaf.append(output.detach().requires_grad_(output.is_floating_point()))
         return leaf[0].clone()
 
-    with untouched(model), torch.enable_grad():
-        for parameter in model.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-        x = x.detach().requires_grad_(x.is_floating_point())
-        handles = [m.register_forward_hook(ended) for m in model.modules()]
-        try:
-            output = run(model, x, task_labels)
-        finally:
-            for handle in handles:
-                handle.remove()
-        found.output, found.macs = output.detach(), (macs[0], macs[1])
+    x = x.detach().requires_grad_(x.is_floating_point())
+    with _watched(model, ended) as work:
+        output = run(model, x, task_labels)
+        found.output, found.macs = output.detach(), (found.macs[0], _macs(work, x))
         if latents:
             found.latents = latents[0].detach()
             found.parameters_below = _leaves(latents[0]) - {x}
@@ -157,31 +151,31 @@ def trace(
 
 
 def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
-    """Multiply-accumulates a sample of each convolution and linear layer.
+    """Multiply-accumulates a sample of convolutions and matrix products, attention too.
 
     Args:
         model: Any model; found as it was.
         example: See `probe_inputs`.
 
     Returns:
-        By name, in the order in which the layers run. Matrix products outside such
-        layers (attention) are not counted.
+        By name of the module in which they end, in the order in which modules end.
 
     Example:
         >>> macs_by_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (3, 5, 5))
         {'0': 1944}
     """
     x = probe_inputs(model, example)
+    ended = ended_modules(model, x, task_labels_for(model, x))
     return {
         name: after - before
-        for name, before, after in ended_modules(model, x, task_labels_for(model, x))
-        if after > before and not any(model.get_submodule(name).children())
+        for (_, before), (name, after) in pairwise([("", 0), *ended])
+        if after > before
     }
 
 
 def ended_modules(
     model: nn.Module, x: Tensor, task_labels: Tensor | None
-) -> list[tuple[str, int, int]]:
+) -> list[tuple[str, int]]:
     """Modules in the order in which they end, with the work done by then.
 
     Args:
@@ -190,42 +184,43 @@ def ended_modules(
         task_labels: Or None.
 
     Returns:
-        Name, and multiply-accumulates a sample before it ended (without its own) and
-        after.
+        Name, and multiply-accumulates a sample when it has ended.
     """
     names = {m: n for n, m in model.named_modules()}
-    found: list[tuple[str, int, int]] = []
-    done = 0
+    found: list[tuple[str, int]] = []
 
     def ended(m: nn.Module, args: Any, output: Any) -> None:
-        nonlocal done
-        before, done = done, done + _macs(m, args, output)
-        found.append((names[m], before, done))
+        found.append((names[m], _macs(work, x)))
 
-    with untouched(model):
-        handles = [m.register_forward_hook(ended) for m in model.modules()]
-        try:
-            run(model, x, task_labels)
-        finally:
-            for handle in handles:
-                handle.remove()
+    with _watched(model, ended) as work:
+        run(model, x, task_labels)
     return found
 
 
-def _macs(module: nn.Module, args: Any, output: Any) -> int:
-    """Multiply-accumulates a sample in one call of a convolution or linear layer."""
-    if not isinstance(output, Tensor) or not len(output):
-        return 0
-    outputs = output.numel() // len(output)
-    if isinstance(module, nn.Linear):
-        return outputs * module.in_features
-    if not isinstance(module, nn.modules.conv._ConvNd):
-        return 0
-    kernel: int = prod(module.kernel_size)
-    if module.transposed:
-        inputs = args[0].numel() // len(output)
-        return int(inputs * (module.out_channels // module.groups) * kernel)
-    return int(outputs * (module.in_channels // module.groups) * kernel)
+@contextmanager
+def _watched(model: nn.Module, ended: Callable[..., Any]) -> Iterator[FlopCounterMode]:
+    """A hook at the end of each module, all gradients wanted, and work counted."""
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    # of fused attention torch itself leaves out that of the CPU
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    count: Any = sdpa_flop_count
+    formula = {fused: lambda q, k, v, *_, **__: count(q, k, v)}
+    work = FlopCounterMode(display=False, custom_mapping=formula)
+    with untouched(model), torch.enable_grad(), work:
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        handles = [m.register_forward_hook(ended) for m in model.modules()]
+        try:
+            yield work
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _macs(work: FlopCounterMode, x: Tensor) -> int:
+    """Multiply-accumulates a sample, counted so far."""
+    return work.get_total_flops() // 2 // len(x)
 
 
 def _leaves(tensor: Tensor) -> set[Tensor]:

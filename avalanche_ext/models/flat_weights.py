@@ -73,7 +73,7 @@ class FlatWeights:
         (torch.Size([9]), tensor([0., 0., 0.]))
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self.parameters = dict(parameters)
 
     def weights(self) -> Tensor:

@@ -51,13 +51,13 @@ class LatentCut:
         latent_shape: Shape of one latent.
         modules_below: Those of g, in the order in which they end.
         parameters_below: Those that g's output depends on, by name.
-        share_above: Share of h in the multiply-accumulates of convolutions and linear
-            layers, in ``[0, 1]``; 0 for a model without such layers.
+        share_above: Share of h in the multiply-accumulates, see `macs_by_module`, in
+            ``[0, 1]``; 0 for a model without any.
         runs_from_latents: What is above the cut can run alone, see `arm`.
 
     Raises:
         ValueError: If there is no such module (the message lists close names), or the
-            model cannot be cut there (it says why, and where it can).
+            model cannot be cut there (it says why); the message says where it can.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -75,10 +75,10 @@ class LatentCut:
     def __init__(
         self, model: nn.Module, layer: str, example: Example, *, task_label: int = 0
     ) -> None:
-        self.module = require_layer(model, layer)
-        self.model, self.layer = model, layer
         x = probe_inputs(model, example)
         t = task_labels_for(model, x, task_label)
+        self.module = require_layer(model, layer, x, t)
+        self.model, self.layer = model, layer
         found = trace(model, self.module, x, t)
         reason = why_not(model, self.module, found, x, t)
         if reason:

@@ -58,11 +58,13 @@ def logits_of(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tenso
         for x, y, t in batches:
             logits.append(forward(model, x, t))
             targets.append(y)
-    return torch.cat(logits), torch.cat(targets)
+    return at_least_float32(torch.cat(logits)), torch.cat(targets)
 
 
-def finite_logits_of(model: nn.Module, batches: Iterable[Batch], what: str) -> Tensor:
-    """Logits of a whole data set, as `logits_of`.
+def finite_logits_of(
+    model: nn.Module, batches: Iterable[Batch], what: str
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets of a whole data set, as `logits_of`.
 
     Args:
         model: Any model; found as it was.
@@ -70,18 +72,18 @@ def finite_logits_of(model: nn.Module, batches: Iterable[Batch], what: str) -> T
         what: The data set, for the message.
 
     Returns:
-        Shape ``(N, W)``, float32 at least.
+        As `logits_of`.
 
     Raises:
-        ValueError: If they are not finite.
+        ValueError: If the logits are not finite.
     """
-    logits = at_least_float32(logits_of(model, batches)[0])
+    logits, targets = logits_of(model, batches)
     if not bool(logits.isfinite().all()):
         raise ValueError(
             f"the logits of {what} are not finite; wanted finite numbers: did training "
             "diverge?"
         )
-    return logits
+    return logits, targets
 
 
 def of_width(logits: Tensor, width: int) -> Tensor:

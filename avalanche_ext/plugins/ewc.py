@@ -21,6 +21,7 @@ from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 from avalanche_ext.functional.fisher import FisherKind
 from avalanche_ext.functional.functional_prior import quadratic_penalty, strength_of
 from avalanche_ext.loaders import batches_of
+from avalanche_ext.models.flat_weights import FlatWeights, leading_part
 from avalanche_ext.models.past_data import (
     FisherOutputs,
     data_fisher,
@@ -117,7 +118,7 @@ class LeftOutEWCPlugin(SupervisedPlugin):
         self.memory_resident = memory_resident
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
-        self._flat: Any = None
+        self._flat: tuple[FlatWeights, Tensor, Tensor] | None = None
         self._finite = FiniteTerm("the penalty of EWC")
 
     def strength_of(self, experience: int) -> float:
@@ -148,24 +149,15 @@ class LeftOutEWCPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put the prior into one vector."""
-        self._flat = None
-        if self.anchor and self._strength(strategy):
-            named = parameters_by_name(strategy.model)
-            names = [n for n in self.anchor if n in named]
-            anchor = [self.anchor[n].reshape(-1) for n in names]
-            h = [self._precision(n).reshape(-1) for n in names]
-            self._flat = names, torch.cat(anchor), torch.cat(h)
+        wanted = self.anchor and self._strength(strategy)
+        self._flat = self._prior(strategy) if wanted else None
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty to the loss."""
         if self._flat is not None:
-            names, anchor, precision = self._flat
-            named = dict(strategy.model.named_parameters())
-            weights = torch.cat(
-                [_part(named[n], self.anchor[n].shape).reshape(-1) for n in names]
-            )
+            flat, anchor, precision = self._flat
             scale = self._strength(strategy) / len(strategy.adapted_dataset)
-            penalty = scale * quadratic_penalty(weights, anchor, precision)
+            penalty = scale * quadratic_penalty(flat.weights(), anchor, precision)
             self._finite.look_at(penalty)
             strategy.loss += penalty
 
@@ -181,8 +173,10 @@ class LeftOutEWCPlugin(SupervisedPlugin):
         named = parameters_by_name(strategy.model)
         if self.fisher != "none":
             for name, own in self._fisher_of(strategy).items():
-                before = self.importance.get(name)
-                self.importance[name] = own if before is None else _sum(own, before)
+                if name in self.importance:
+                    before = self.importance[name]
+                    leading_part(own, before.shape, name).add_(before)
+                self.importance[name] = own
         self.anchor = {n: p.detach().clone() for n, p in named.items()}
 
     def prior_gradients(
@@ -198,28 +192,25 @@ class LeftOutEWCPlugin(SupervisedPlugin):
             ``{"weight": gradient by name}``, float64.
         """
         strength = 1.0 if scale == "unit" else self._strength(strategy)
-        gradients = {}
-        for name, p in parameters_by_name(strategy.model).items():
-            gradients[name] = torch.zeros_like(p, dtype=torch.float64)
-            if name in self.anchor and any(self.strengths):
-                anchor = self.anchor[name].double()
-                away = _part(p.detach(), anchor.shape).double() - anchor
-                _part(gradients[name], anchor.shape).add_(
-                    strength * self._precision(name).double() * away
-                )
-        return {"weight": gradients}
+        flat, anchor, precision = self._prior(strategy)
+        away = flat.weights().detach().double() - anchor.double()
+        found = flat.by_name(strength * precision.double() * away)
+        named = parameters_by_name(strategy.model)
+        free = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in named.items()}
+        return {"weight": free | found}
 
     def _strength(self, strategy: Any) -> float:
         return self.strength_of(max(1, strategy.clock.train_exp_counter))
 
-    def _precision(self, name: str) -> Tensor:
-        """H + δ, in the anchor's shape."""
-        anchor = self.anchor[name]
-        h = self.importance.get(name)
-        own = (
-            torch.zeros_like(anchor) if h is None else _sum(torch.zeros_like(anchor), h)
-        )
-        return own + self.prior_precision
+    def _prior(self, strategy: Any) -> tuple[FlatWeights, Tensor, Tensor]:
+        """Weights, anchor and H + δ as vectors; 0 where a parameter has grown."""
+        named = parameters_by_name(strategy.model)
+        flat = FlatWeights({n: p for n, p in named.items() if n in self.anchor})
+        precision = {
+            n: self.importance.get(n, torch.zeros_like(a)) + self.prior_precision
+            for n, a in self.anchor.items()
+        }
+        return flat, flat.vector(self.anchor), flat.vector(precision)
 
     def _fisher_of(self, strategy: Any) -> dict[str, Tensor]:
         experience = strategy.experience
@@ -248,15 +239,3 @@ class LeftOutEWCPlugin(SupervisedPlugin):
                 f"finite for {broken[0]}; wanted finite numbers: did training diverge?"
             )
         return found
-
-
-def _part(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """The part of a parameter that was there when it had that shape."""
-    return tensor if tensor.shape == shape else tensor[tuple(map(slice, shape))]
-
-
-def _sum(new: Tensor, old: Tensor) -> Tensor:
-    """Sum in the shape of the first; the other is of the part that was there before."""
-    total = new.clone()
-    _part(total, old.shape).add_(old)
-    return total

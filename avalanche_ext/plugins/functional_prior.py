@@ -236,7 +236,7 @@ class FunctionalPriorPlugin(SupervisedPlugin):
             batch_size=strategy.eval_mb_size,
             memory_resident=self.memory_resident,
         )
-        self.logits = finite_logits_of(strategy.model, batches, "the memory")
+        self.logits, _ = finite_logits_of(strategy.model, batches, "the memory")
 
     def prior_gradients(
         self, strategy: Any, scale: Literal["trained", "unit"]

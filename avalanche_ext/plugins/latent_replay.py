@@ -22,13 +22,11 @@ from avalanche_ext.buffers.latent_batches import (
 from avalanche_ext.buffers.latent_checks import require_state
 from avalanche_ext.buffers.latent_collection import LatentCollection, insert_latents_of
 from avalanche_ext.functional.replay_policy import Replacement
+from avalanche_ext.loaders import worker_options
 from avalanche_ext.models.cut_inputs import Example
-from avalanche_ext.models.cut_points import require_layer
 from avalanche_ext.models.cut_trace import NotRunnableError
 from avalanche_ext.models.frozen_below import FrozenBelow
 from avalanche_ext.models.latent_cut import LatentCut
-
-_WORKERS = ("num_workers", "pin_memory", "persistent_workers")
 
 
 class LatentReplayPlugin(SupervisedPlugin):
@@ -108,7 +106,6 @@ class LatentReplayPlugin(SupervisedPlugin):
         require_replay_options(
             memory_size, latent_dtype, order, below, cache_current, freeze_first
         )
-        require_layer(model, latent_layer)
         self.buffer = LatentBuffer(
             memory_size,
             dtype=latent_dtype,
@@ -188,7 +185,7 @@ class LatentReplayPlugin(SupervisedPlugin):
             device=strategy.device,
             memory_resident=self.memory_resident,
             generator=self.generator,
-            **{k: v for k, v in kwargs.items() if k in _WORKERS},
+            **worker_options(kwargs),
         )
         if self.memory_size and self._frozen and self.below == "frozen":
             self._collection = LatentCollection(

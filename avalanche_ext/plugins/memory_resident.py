@@ -11,11 +11,8 @@ from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from avalanche_ext._checks import require_loading
-from avalanche_ext.loaders import ResidentLoader, make_loader
-
-# Arguments of ``train()`` that torch's loader takes.
-_LOADING = ("num_workers", "pin_memory", "persistent_workers")
+from avalanche_ext._checks import generator_state, require_loading, restore_generator
+from avalanche_ext.loaders import ResidentLoader, make_loader, worker_options
 
 
 class MemoryResidentPlugin(SupervisedPlugin):
@@ -24,9 +21,10 @@ class MemoryResidentPlugin(SupervisedPlugin):
     ``before_training_exp`` replaces the loader that the strategy's template built. A
     loader that another plugin put in its place (replay) stays, and so do the balanced
     batches Avalanche makes of an experience with several task labels; data that cannot
-    be held keep Avalanche's loader, but for a ``generator``. ``before_eval_exp`` replaces the loader always:
-    with data that cannot be held by torch's loader with a random generator of its own,
-    so that evaluating does not change the training that goes on afterwards.
+    be held keep Avalanche's loader, but for a ``generator``. ``before_eval_exp``
+    replaces the loader always: with data that cannot be held by torch's loader with a
+    random generator of its own, so that evaluating does not change the training that
+    goes on afterwards.
 
     It may stand anywhere among the plugins. ``shuffle`` and ``drop_last`` given to
     ``train()`` are honoured; arguments about workers mean nothing for images in memory.
@@ -82,7 +80,7 @@ class MemoryResidentPlugin(SupervisedPlugin):
             memory_resident=self.memory_resident,
             generator=self.generator,
             drop_last=drop_last,
-            **{name: kwargs[name] for name in _LOADING if name in kwargs},
+            **worker_options(kwargs),
         )
         # torch's own, too, where a generator is to govern its order
         if isinstance(loader, ResidentLoader) or self.generator is not None:
@@ -117,9 +115,7 @@ class MemoryResidentPlugin(SupervisedPlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator, if there is one."""
-        if self.generator is None:
-            return {}
-        return {"generator": self.generator.get_state()}
+        return generator_state(self.generator)
 
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
@@ -129,15 +125,11 @@ class MemoryResidentPlugin(SupervisedPlugin):
         Args:
             state: What ``state_dict`` returned.
             experiences: The experiences trained so far; not needed here.
+
+        Raises:
+            ValueError: If only one of the two has a generator.
         """
-        saved, ours = "generator" in state, self.generator is not None
-        if saved != ours:
-            raise ValueError(
-                f"saved {'with' if saved else 'without'} a generator; wanted the same "
-                "of the strategy that goes on"
-            )
-        if self.generator is not None:
-            self.generator.set_state(state["generator"])
+        restore_generator(self.generator, state)
 
 
 def _made_by_template(strategy: Any) -> bool:

@@ -12,20 +12,15 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import Frame, Network
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 from benchmarks.streams import STREAMS
 
 SMOKE = {
-    "stream": "split_digits",
-    "n_experiences": None,
-    "first_experience_classes": None,
-    "class_order": None,
-    "images_per_class": None,
+    **SMOKE_FRAME,
     "network": "mobilenet_cifar",
     "latent_layer": "conv3_1.sep",
     "memory_size": 100,
-    "train_epochs": 1,
     "first_epochs": None,
     "train_mb_size": 32,
     "lr": 0.02,

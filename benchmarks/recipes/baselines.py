@@ -7,18 +7,13 @@ from typing import Any
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import Frame
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 from benchmarks.streams import STREAMS
 
 SMOKE = {
-    "stream": "split_digits",
-    "n_experiences": None,
-    "first_experience_classes": None,
-    "class_order": None,
-    "images_per_class": None,
+    **SMOKE_FRAME,
     "network": "small_cnn",
-    "train_epochs": 1,
     "milestones": (),
 }
 

@@ -12,19 +12,14 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import Frame, Network
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 from benchmarks.streams import STREAMS
 
 SMOKE = {
-    "stream": "split_digits",
+    **SMOKE_FRAME,
     "network": "small_cnn",
-    "n_experiences": None,
-    "first_experience_classes": None,
-    "class_order": None,
-    "images_per_class": None,
     "memory_size": 40,
-    "train_epochs": 1,
     "train_mb_size": 32,
     "optimizer": "sgd",
     "lr": 0.02,

@@ -19,6 +19,16 @@ from benchmarks.streams import STREAMS
 
 EVAL_MB_SIZE = 256
 
+#: Of every recipe's smoke run: one epoch on a stream that needs no download.
+SMOKE_FRAME = {
+    "stream": "split_digits",
+    "n_experiences": None,
+    "first_experience_classes": None,
+    "class_order": None,
+    "images_per_class": None,
+    "train_epochs": 1,
+}
+
 Network = Literal[
     "small_cnn",
     "mlp",

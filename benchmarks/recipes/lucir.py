@@ -11,17 +11,12 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import Frame, Network
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 
 SMOKE = {
-    "stream": "split_digits",
+    **SMOKE_FRAME,
     "network": "small_cnn",
-    "n_experiences": None,
-    "first_experience_classes": None,
-    "class_order": None,
-    "images_per_class": None,
-    "train_epochs": 1,
     "train_mb_size": 32,
     "lr": 0.02,
     "milestones": (),

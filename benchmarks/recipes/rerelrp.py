@@ -13,17 +13,13 @@ from jsonargparse.typing import (
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import Frame, Network
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 from benchmarks.streams import STREAMS
 
 SMOKE = {
-    "stream": "split_digits",
+    **SMOKE_FRAME,
     "network": "small_cnn",
-    "n_experiences": None,
-    "first_experience_classes": None,
-    "class_order": None,
-    "images_per_class": None,
     "acc_drop": 5.0,
     "num_trees": 50,
     "train_epochs": 2,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from benchmarks.results import read_matrix
 from benchmarks.run import choose_device, choose_loggers
 from benchmarks.stopping import sigterm_interrupts
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAIVE = ["run", "naive", "--smoke", "--device", "cpu"]
 
 
@@ -235,5 +240,17 @@ def test_sigterm_interrupts_only_inside_the_block():
 def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):
     further = ["--metrics", "gradient_reconstruction", "--loggers", "text"]
     assert main([*NAIVE, *further, "--out", str(tmp_path)]) == 0
-    log = (tmp_path / "naive" / "0" / "log.txt").read_text()
+    folder = tmp_path / "naive" / "0"
+    log = (folder / "log.txt").read_text()
     assert log.count("Gradient_Reconstruction") > 4 and "Top1_Acc_Stream" in log
+    values = json.loads((folder / "run.json").read_text())["further_metrics"]
+    assert values[0] == {} and len(values) == 5  # of a past
+    name = "Gradient_Reconstruction/train_phase/train_stream/relative"
+    assert re.findall(rf"{name} = ([\d.]+)", log)[-1] == f"{values[-1][name]:.4f}"
+    script = [sys.executable, SCRIPTS / "further_metrics.py", tmp_path]
+    wanted = ["relative", "cosine", "--experience", "5"]
+    shown = subprocess.run([*script, *wanted], check=True, capture_output=True)
+    value = f"{values[-1][name]:.3f} ± 0.000"
+    line = f"{tmp_path / 'naive'}  relative {value}  cosine -\n"  # of no prior
+    assert shown.stdout.decode() == line
+    assert subprocess.run([*script, "x", "--experience", "1"], check=False).returncode

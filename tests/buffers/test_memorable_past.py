@@ -164,7 +164,7 @@ def test_outputs_that_are_not_finite_are_reported_with_the_experience():
     strategy = agent()
     strategy.model.feature_extractor[4].bias.data.fill_(float("nan"))
     buffer = MemorablePastBuffer(6, selection="lambda")
-    with pytest.raises(ValueError, match="outputs of experience 0 are not finite"):
+    with pytest.raises(ValueError, match="logits of experience 0 are not finite"):
         buffer.post_adapt(strategy, toy_benchmark().train_stream[0])
     assert not buffer.positions
 
@@ -209,6 +209,18 @@ def test_the_state_dict_brings_back_the_same_points_and_the_generator():
         each.post_adapt(None, stream[2])
     assert torch.equal(other.positions[2], buffer.positions[2])
     assert len(buffer.positions) == len(other.positions) == 3
+
+
+def test_a_generator_on_one_side_only_is_refused_and_changes_nothing():
+    with_one, _, stream = filled(7, generator=torch.Generator())
+    without, _, _ = filled(6)
+    for saved, ours in ((with_one, without), (without, with_one)):
+        before = ours.state_dict()["positions"]
+        with pytest.raises(ValueError, match="a generator; wanted the same"):
+            ours.load_state_dict(saved.state_dict(), stream)
+        assert ours.positions is before
+    # as earlier files say it
+    without.load_state_dict({**without.state_dict(), "generator": None}, stream)
 
 
 def test_images_are_counted_as_they_are_kept():

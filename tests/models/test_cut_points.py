@@ -93,10 +93,23 @@ def test_hidden_ties_across_the_cut_are_refused(way):
 
 
 def test_unknown_layer_is_refused_with_close_names():
-    with pytest.raises(ValueError, match="does not have; close names are .*features.1"):
-        LatentCut(network("mobilenet_v2"), "feature.1", PIXELS)
+    wanted = "does not have; close names are .*features.1"
+    model = network("mobilenet_v2")
+    with pytest.raises(ValueError, match=wanted) as refused:
+        LatentCut(model, "feature.1", PIXELS)
+    cuts = str(refused.value).partition("; the model can be cut at ")[2].split(", ")
+    assert 1 < len(cuts) <= 12
+    assert LatentCut(model, cuts[-1], PIXELS).share_above > 0
     with pytest.raises(ValueError, match="wanted one of 0, 1"):
         LatentCut(small(), "", PIXELS)
+
+
+def test_unknown_layer_is_answered_with_valid_cuts_where_the_model_runs():
+    model = small()
+    with pytest.raises(ValueError, match="of 0, .*; the model can be cut at 0, 1, 2, "):
+        LatentCut(model, "b", PIXELS)
+    with pytest.raises(ValueError, match="wanted one of [^;]*$"):
+        LatentCut(model, "b", (1, 4, 4))
 
 
 def test_model_that_cannot_run_is_refused():
@@ -125,6 +138,26 @@ def test_macs_of_grouped_and_transposed_convolutions():
     )
     # each value of the larger side once for each weight that meets it
     assert macs_by_module(model, (4, 5, 5)) == {"0": 72 * 18, "1": 72 * 3 * 4}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_macs_of_attention_count_for_the_module_they_are_in(fused):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Linear(5, 4), nn.Linear(4, 2)
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            z = self.embed(x)
+            z, _ = self.attention(z, z, z, need_weights=not fused)
+            return self.head(z.mean(1))
+
+    model = Attention().requires_grad_(False)  # torch would take a short cut
+    macs = macs_by_module(model, (3, 5))
+    # projections in and out, then queries with keys and weights with values
+    assert macs.pop("attention") == 3 * 4 * 12 + 3 * 4 * 4 + 2 * 3 * 3 * 4
+    assert macs == {"embed": 3 * 5 * 4, "head": 4 * 2}
 
 
 @pytest.mark.golden("ar1star", "mobilenet_layers.json")

@@ -39,6 +39,16 @@ def test_new_data_and_exemplars_are_each_seen_once_an_epoch_and_mixed(api):
     assert sum(shares) / len(shares) == pytest.approx(18 / 66, abs=1e-6)
 
 
+def test_arguments_of_train_that_no_loader_takes_are_left_out():
+    watcher, replay = Watcher(), ExemplarReplayPlugin(HerdingBuffer(per_class=9))
+    strategy = naive_with(replay, watcher, train_epochs=1, train_mb_size=11)
+    stream = toy_benchmark("old").train_stream
+    strategy.train(stream[0])
+    watcher.batches.clear()
+    strategy.train(stream[1], reset_optimizer_state=True, drop_last=True, num_workers=0)
+    assert [len(batch) for batch in watcher.batches] == [11] * 6  # of 66
+
+
 def test_the_experience_itself_is_not_modified():
     strategy = naive_with(ExemplarReplayPlugin(HerdingBuffer(per_class=5)))
     stream = toy_benchmark().train_stream
