@@ -11,7 +11,13 @@ from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
-from avalanche_ext._checks import require_choice, require_real, require_whole
+from avalanche_ext._checks import (
+    generator_state,
+    require_choice,
+    require_real,
+    require_whole,
+    restore_generator,
+)
 from avalanche_ext.attribution import LRP
 from avalanche_ext.attribution.pruning import prune_by_relevance
 from avalanche_ext.buffers.held_back import HeldBack
@@ -259,13 +265,11 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """Submodels, and the state of the generator."""
-        state = {
+        return {
             "submodels": self.submodels.state_dict(),
             "accuracies": self.accuracies,
+            **generator_state(self.generator),
         }
-        if self.generator is not None:
-            state["generator"] = self.generator.get_state()
-        return state
 
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
@@ -276,10 +280,9 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
             state: As returned by `state_dict`.
             experiences: Those trained so far; not needed here.
         """
+        restore_generator(self.generator, state)
         self.accuracies = list(state["accuracies"])
         self.submodels.load_state_dict(state["submodels"])
-        if self.generator is not None:
-            self.generator.set_state(state["generator"])
 
     def _new_classes(self, experience: CLExperience) -> tuple[int, ...]:
         """Classes that no submodel knows."""

@@ -10,7 +10,12 @@ from avalanche.benchmarks import CLExperience
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_ext._checks import require_choice, require_kind
+from avalanche_ext._checks import (
+    generator_state,
+    require_choice,
+    require_kind,
+    restore_generator,
+)
 from avalanche_ext.attribution import LRP
 from avalanche_ext.attribution.relevance_rows import Network, relevance_rows
 from avalanche_ext.buffers.reference_samples import ReferenceSamples
@@ -180,11 +185,10 @@ class TaskRecognitionPlugin(SupervisedPlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """What the detectors are made of, and the state of the generator."""
-        state: dict[str, Any] = {"detectors": self.detectors.state_dict()}
-        generator = self.reference.generator
-        if generator is not None:
-            state["generator"] = generator.get_state()
-        return state
+        return {
+            "detectors": self.detectors.state_dict(),
+            **generator_state(self.reference.generator),
+        }
 
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
@@ -195,9 +199,8 @@ class TaskRecognitionPlugin(SupervisedPlugin):
             state: As returned by `state_dict`.
             experiences: Those trained so far; not needed here.
         """
+        restore_generator(self.reference.generator, state)
         self.detectors.load_state_dict(state["detectors"])
-        if self.reference.generator is not None:
-            self.reference.generator.set_state(state["generator"])
 
 
 def _classes(submodels: Network) -> list[tuple[int, ...]]:
