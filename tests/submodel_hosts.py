@@ -122,6 +122,27 @@ class PreActivated(nn.Module):
         return self.head((x + self.conv2(self.bn2(y).relu_())).mean((2, 3)))
 
 
+class Chained(nn.Module):
+    """Chains that share their activation, and write into what they get."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        act = nn.ReLU(inplace=True)
+        convs = [nn.Conv2d(4, 4, 3, padding=1) for _ in range(4)]
+        drop = nn.Dropout(inplace=True)
+        self.first = nn.Sequential(act, convs[0], act, drop, convs[1])
+        self.second = nn.Sequential(nn.Dropout(), act, convs[2], nn.Identity(), act)
+        self.third = nn.Sequential(convs[3], act, nn.MaxPool2d(2))
+        self.head = nn.Linear(4, N_CLASSES)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.first(x)
+        x = x - self.second(x)
+        return self.head(self.third(x).mean((2, 3)))
+
+
 HOSTS = {
     "mlp": mlp,
     "cnn": cnn,
@@ -132,6 +153,7 @@ HOSTS = {
     "cifar_resnet": cifar_resnet,
     "incremental": incremental,
     "odd": Odd,
+    "chained": Chained,
     "pre_activated": PreActivated,
 }
 

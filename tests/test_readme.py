@@ -23,12 +23,13 @@ def small_mnist(n_experiences, return_task_id=False, **options):
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*have fewer samples, and keep all")
+@pytest.mark.filterwarnings("ignore:.*have fewer")
+@pytest.mark.filterwarnings("ignore:.*validation samples? is")
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(avalanche.benchmarks, "SplitMNIST", small_mnist)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     for block in blocks:
         exec(block, names)  # noqa: S102

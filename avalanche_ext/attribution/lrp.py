@@ -20,6 +20,11 @@ from avalanche_ext.attribution.support import (
 )
 from avalanche_ext.functional.relevance import normalised_relevance
 
+# Samples of the first pass, and bytes that a layer's output should have in later ones:
+# larger ones cost more time each on a CPU, where the allocator gives them back at once.
+_FIRST_PASS = 16
+_PASS_BYTES = {"cpu": 2**23, "cuda": 2**28}
+
 
 class UnitRelevance(NamedTuple):
     r"""What a pass of `LRP` gives.
@@ -145,7 +150,9 @@ class LRP:
         *,
         heatmap: bool = False,
     ) -> UnitRelevance:
-        """Relevances of a batch, each sample for itself, in one pass.
+        """Relevances of a batch, each sample for itself.
+
+        Large batches take several passes, each of a size that memory is quick with.
 
         Args:
             model: As `require_supported` accepts it; it is not asked again.
@@ -169,6 +176,24 @@ class LRP:
                 f"wanted torch.int64 of shape ({len(x)},)"
             )
 
+        target = _PASS_BYTES.get(x.device.type, _PASS_BYTES["cuda"])
+        found: list[UnitRelevance] = []
+        done, n = 0, min(len(x), _FIRST_PASS)
+        while done < len(x) or not found:
+            here = slice(done, done + n)
+            own = None if targets is None else targets[here]
+            part, largest = self._pass(model, x[here], own, heatmap)
+            found.append(part)
+            done += n
+            n = max(1, target * max(1, len(x[here])) // max(1, largest))
+        copies = len(found[0].logits) // max(1, len(x[:_FIRST_PASS]))
+        return found[0] if len(found) == 1 else _joined(found, copies)
+
+    def _pass(
+        self, model: nn.Module, x: Tensor, targets: Tensor | None, heatmap: bool
+    ) -> tuple[UnitRelevance, int]:
+        """Relevances of a batch in one pass, and bytes of the largest output."""
+
         def start(logits: Tensor) -> Tensor:
             rows = logits.argmax(1) if targets is None else _in_range(targets, logits)
             chosen = torch.zeros_like(logits).scatter_(1, rows[:, None], 1.0)
@@ -183,7 +208,7 @@ class LRP:
             heatmap=heatmap,
         )
         units = {name: normalised_relevance(r) for name, r in found.units.items()}
-        return UnitRelevance(found.logits, units, found.heatmap)
+        return UnitRelevance(found.logits, units, found.heatmap), found.largest
 
     def _rules(self) -> Composite:
         if isinstance(self.composite, Composite):
@@ -199,3 +224,17 @@ def _in_range(targets: Tensor, logits: Tensor) -> Tensor:
             f"rows of the {k} logits"
         )
     return targets
+
+
+def _joined(parts: Sequence[UnitRelevance], copies: int) -> UnitRelevance:
+    """Passes of one batch put together; a stack gives all of each submodel in turn."""
+
+    def join(tensors: Sequence[Tensor], n: int) -> Tensor:
+        return torch.cat([t.reshape(n, -1, *t.shape[1:]) for t in tensors], 1).flatten(
+            0, 1
+        )
+
+    logits, units, heatmaps = zip(*parts, strict=True)
+    whole = {name: join([each[name] for each in units], copies) for name in units[0]}
+    maps = None if heatmaps[0] is None else join(heatmaps, 1)
+    return UnitRelevance(join(logits, copies), whole, maps)

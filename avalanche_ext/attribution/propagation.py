@@ -28,12 +28,14 @@ class Propagation(NamedTuple):
             in the order in which the layers ran.
         first: Layers that no other one comes before; with a heatmap, none.
         heatmap: Relevance of the inputs, of their shape; None if not asked for.
+        largest: Bytes of the largest output of a layer.
     """
 
     logits: Tensor
     units: dict[str, Tensor]
     first: list[str]
     heatmap: Tensor | None
+    largest: int
 
 
 def propagate(
@@ -63,6 +65,7 @@ def propagate(
     """
     found: dict[str, Tensor] = {}
     leaves: dict[str, Tensor] = {}
+    sizes: list[int] = []
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -72,7 +75,7 @@ def propagate(
         x = x.detach().clone().requires_grad_(heatmap)
         names = {m: n for n, m in model.named_modules() if isinstance(m, UNITS)}
         for module, name in names.items():
-            module.register_forward_hook(_watch(name, found, leaves))
+            module.register_forward_hook(_watch(name, found, leaves, sizes))
         with FunctionalRules(composite) as rules:
             logits: Any = model(x)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
@@ -91,7 +94,8 @@ def propagate(
             )
         finally:
             rules.remove()
-    return Propagation(detached, found, list(leaves), below[0] if heatmap else None)
+    inputs = below[0] if heatmap else None
+    return Propagation(detached, found, list(leaves), inputs, max(sizes))
 
 
 @contextmanager
@@ -117,10 +121,13 @@ def _prepared(
                 instance.remove()
 
 
-def _watch(name: str, found: dict[str, Tensor], leaves: dict[str, Tensor]) -> Any:
+def _watch(
+    name: str, found: dict[str, Tensor], leaves: dict[str, Tensor], sizes: list[int]
+) -> Any:
     """A forward hook that notes the relevance of a layer's units."""
 
     def ended(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        sizes.append(output.nbytes)
         # where no logit depends on the layer, it stays at that
         found[name] = output.new_zeros(len(output), len(module.weight))
         if not output.requires_grad:

@@ -52,7 +52,7 @@ def prune_by_relevance(
     """
     network = submodels.whole(model, classes).network
     x, y = reference
-    local = torch.searchsorted(torch.tensor(classes, device=y.device), y)
+    local = torch.searchsorted(torch.tensor(classes, device=y.device), y.contiguous())
     relevance = accumulated_relevance(
         lrp(network, a, b).units
         for a, b in zip(torch.split(x, _CHUNK), torch.split(local, _CHUNK), strict=True)
@@ -78,7 +78,7 @@ def _tell_doubts(accuracy: float, acc_drop: float, n_classes: int, n: int) -> No
             "classes, no better than chance: nearly every unit may be pruned",
             stacklevel=2,
         )
-    elif 0 < acc_drop < 100 / n:
+    elif 0 < acc_drop <= 100 / n:
         warnings.warn(
             f"acc_drop is {acc_drop} points, one of {n} validation samples is "
             f"{100 / n:.1f}: no sample may be lost",

@@ -39,6 +39,8 @@ class HeldBack:
             raise ValueError(
                 "validation_fraction is 1; wanted less, to train on the rest"
             )
+        if stream is not None and not hasattr(stream, "__getitem__"):
+            raise ValueError(f"valid_stream is {stream!r}; wanted a stream")
         require_loading("auto", generator)
         self.fraction = fraction
         self.stream = stream
@@ -51,7 +53,8 @@ class HeldBack:
             strategy: Once its data are adapted; ``adapted_dataset`` is replaced.
 
         Returns:
-            The data held back.
+            The data held back; where that would be none, with a warning, all of the
+            experience's, which are trained, too.
 
         Raises:
             ValueError: If ``adapted_dataset`` does not begin with the experience's own

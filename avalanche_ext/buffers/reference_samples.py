@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class ReferenceSamples:
         self.batch_size = batch_size
         self.memory_resident = memory_resident
         self.generator = generator
-        self._chosen: tuple[tuple[int, int], Tensor] | None = None
+        self._chosen: tuple[tuple[Any, ...], Tensor] | None = None
 
     def of(
         self, strategy: Any, network: nn.Module, head: str, classes: Sequence[int]
@@ -78,7 +79,9 @@ class ReferenceSamples:
         Raises:
             ValueError: If a class has no samples, or features are not finite.
         """
-        now = id(strategy), int(strategy.clock.train_exp_counter)
+        # the data by a weak reference: an id may be that of earlier ones
+        data = weakref.ref(strategy.adapted_dataset)
+        now = data, int(strategy.clock.train_exp_counter), tuple(classes)
         if self._chosen is None or self._chosen[0] != now:
             self._chosen = now, self._choose(strategy, network, head, classes)
         chosen = strategy.adapted_dataset.subset(self._chosen[1].tolist())
@@ -95,10 +98,18 @@ class ReferenceSamples:
             classes: Samples of others are left out.
 
         Returns:
-            As `of`.
+            As `of`, but in the order of the data.
+
+        Raises:
+            ValueError: If there are none.
         """
         wanted = set(classes)
         own = [i for i, y in enumerate(data.targets) if int(y) in wanted]
+        if not own:
+            raise ValueError(
+                f"none of {len(data)} samples are of classes {tuple(classes)}; wanted "
+                "at least one"
+            )
         return self._load(strategy, data.subset(own), "eval")
 
     def _choose(

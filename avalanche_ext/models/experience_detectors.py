@@ -104,7 +104,17 @@ class ExperienceDetectors:
                 one's samples, each ``(N, F_m)``.
             predicted: Local class that each experience predicts of them, ``(N,)``.
             labels: Classes of the samples, ``(N,)``.
+
+        Raises:
+            ValueError: If the rows are not those of one experience more than there are,
+                or not all of as many samples, at least one.
         """
+        sizes = [len(each) for each in (*rows, *predicted)]
+        if sizes != [len(labels)] * (2 * len(self) + 2):
+            raise ValueError(
+                f"{len(rows)} times rows and {len(predicted)} times predictions, of "
+                f"{sizes} samples; wanted {len(self) + 1} times each, of {len(labels)}"
+            )
         newest = rows[-1]
         n = min(self.features, newest.shape[1])
         if n < self.features:
@@ -132,9 +142,16 @@ class ExperienceDetectors:
 
         Returns:
             Shape ``(N, T)``, float64, on the device of the rows.
+
+        Raises:
+            ValueError: If there are no rows, or more than experiences.
         """
-        if len(self._fitted) < len(self) - 1:  # just loaded
-            self._fit()
+        if not 1 <= len(rows) <= len(self):
+            raise ValueError(
+                f"rows are of {len(rows)} experiences; wanted 1 to {len(self)}, those "
+                "known"
+            )
+        self._require_fitted()
         columns = [self._inside(m, each) for m, each in enumerate(rows[:-1])]
         p = torch.stack(columns, 1) if columns else torch.empty(len(rows[0]), 0)
         return experience_probabilities(p.double()).to(rows[0].device)
@@ -146,6 +163,7 @@ class ExperienceDetectors:
             ``{"relevance_rows": bytes, "detectors": bytes}``; detectors without
             ``estimators_`` count 0.
         """
+        self._require_fitted()
         trees = [t.tree_ for f in self._fitted for t in getattr(f, "estimators_", ())]
         return {
             "relevance_rows": sum(r.nbytes for own in self.rows for r in own),
@@ -183,6 +201,10 @@ class ExperienceDetectors:
             **self.forest,
         )
 
+    def _require_fitted(self) -> None:
+        if len(self._fitted) < len(self) - 1:  # just loaded
+            self._fit()
+
     def _fit(self) -> None:
         """Fit a detector of every experience but the last."""
         self._fitted = []
@@ -195,7 +217,7 @@ class ExperienceDetectors:
             if fewest < 2 * leaf:
                 warnings.warn(
                     f"{fewest} reference samples of experience {m}; wanted at least "
-                    f"{2 * leaf}, or the forest is constant",
+                    f"{2 * leaf}, or the forest is constant, or nearly so",
                     stacklevel=3,
                 )
             detector = self.make_detector()

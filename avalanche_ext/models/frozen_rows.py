@@ -16,7 +16,7 @@ class FrozenRows:
     Args:
         model: Any model.
         rows: By the name of a layer, which rows of its weight and bias are frozen,
-            bool ``(C,)``.
+            bool ``(C,)``; or ``()``: all or none.
         resting: Modules to be kept in evaluation mode, such as normalisation.
 
     Example:
@@ -39,10 +39,11 @@ class FrozenRows:
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         for name, frozen in rows.items():
             layer = model.get_submodule(name)
-            index = frozen.nonzero().flatten()
             for key, parameter in layer.named_parameters(recurse=False):
-                here = index.to(parameter.device)
-                self._kept[f"{name}.{key}".lstrip(".")] = here, parameter.detach()[here]
+                each = frozen.expand(parameter.shape[:1]).reshape(-1)
+                index = each.nonzero().flatten().to(parameter.device)
+                values = parameter.detach().index_select(0, index)
+                self._kept[f"{name}.{key}".lstrip(".")] = index, values
 
     def hold_still(self) -> None:
         """Put the resting modules in evaluation mode, whatever was done to them."""
@@ -93,5 +94,6 @@ def reinitialize_rows(
     layer.weight[index] = weight.to(layer.weight.device)[index]
     if layer.bias is not None:
         bound = layer.weight[0].numel() ** -0.5
-        bias = torch.empty(len(layer.bias)).uniform_(-bound, bound, generator=generator)
+        bias = torch.empty_like(layer.bias, device="cpu")
+        bias.uniform_(-bound, bound, generator=generator)
         layer.bias[index] = bias.to(layer.bias)[index]

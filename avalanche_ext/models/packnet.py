@@ -6,12 +6,17 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from avalanche.models.packnet import PackNetModel, WeightAndBiasPackNetModule
+from avalanche.models.packnet import (
+    PackNetModel,
+    PackNetModule,
+    WeightAndBiasPackNetModule,
+)
 from torch import nn
 
 from avalanche_ext._checks import require_kind
 from avalanche_ext.models.linear_head import linear_head_name
 from avalanche_ext.models.submodel import Submodel
+from avalanche_ext.models.unit_layers import unit_layers
 
 
 def packnet_submodels(
@@ -24,20 +29,19 @@ def packnet_submodels(
         classes: Class ids of each experience, also of those to come.
 
     Returns:
-        One submodel for each experience trained; they never change any more.
+        One submodel for each experience trained. It never changes any more, unless the
+        optimizer has weight decay, from which PackNet does not guard its weights.
 
     Raises:
-        ValueError: If the model is no `PackNetModel`, or has packed more experiences
-            than there are lists of classes.
+        ValueError: If the model is no `PackNetModel`, has a `PackNetModule` that is
+            no wrapped layer, or has packed more experiences than there are lists of
+            classes.
 
     References:
         Mallya, Lazebnik, PackNet, CVPR 2018.
     """
     require_kind(PackNetModel, model=model)
-    packed = next(
-        m for m in model.modules() if isinstance(m, WeightAndBiasPackNetModule)
-    )
-    n = packed.task_count
+    n = model.task_count
     if n > len(classes):
         raise ValueError(f"classes are those of {len(classes)} experiences; wanted {n}")
     found = []
@@ -45,7 +49,8 @@ def packnet_submodels(
         network = _plain(copy.deepcopy(model.wrappee), k)
         head = linear_head_name(network)
         own = tuple(sorted(int(c) for c in classes[k]))
-        found.append(Submodel(network, {}, own, head=head, sites={}))
+        sites = {name: name for name in unit_layers(network)}
+        found.append(Submodel(network, {}, own, head=head, sites=sites))
     return found
 
 
@@ -56,6 +61,10 @@ def _plain(module: nn.Module, k: int) -> nn.Module:
         layer = module.wrappee
         layer.weight.mul_(module.task_index <= k)
         return layer  # type: ignore[no-any-return]
+    if isinstance(module, PackNetModule):
+        raise ValueError(  # noqa: TRY004
+            f"the model has a {type(module).__name__}; wanted wrapped layers only"
+        )
     for name, child in list(module.named_children()):
         setattr(module, name, _plain(child, k))
     return module

@@ -22,7 +22,8 @@ class _Call:
 
     ``contents`` are numbers of the arguments (None: it must run each time), ``held``
     those arguments that were made outside of modules, ``content`` the number of
-    ``out``, ``changed`` that of the last change of a mask inside, ``off`` the mask.
+    ``out``, ``changed`` that of the last change of a mask inside, ``off`` the mask;
+    ``writes`` tells whether it wrote into its arguments.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class _Call:
         content: int,
         changed: int,
         off: Tensor | None,
+        writes: bool,
     ) -> None:
         self.contents, self.held = contents, held
-        self.changed = changed
+        self.changed, self.writes = changed, writes
         self.remember(out, content, off)
 
     def remember(self, out: Tensor, content: int, off: Tensor | None) -> None:
@@ -61,7 +63,8 @@ class RememberedCalls:
     value. So a change stops where it makes no difference, such as at the ReLU of a
     unit that is never positive, and branches it does not reach are not run. Outputs
     that the model writes into later are kept as copies; a module that writes into its
-    arguments is always run. All outputs are bit-equal to those of a plain pass.
+    arguments is run whenever these are used. All outputs are bit-equal to those of a
+    plain pass.
 
     The model must be the same function of its inputs in each pass: no randomness in
     evaluation mode, and no change of its weights in between.
@@ -144,14 +147,11 @@ class RememberedCalls:
         if old is not None and not old.is_intact():
             old = None
         contents, held = self._contents_of(module, args, old)
-        same = old is not None and contents is not None and old.contents == contents
-        if (
-            old
-            and same
-            and module not in self._watched
-            and self._is_current(module, old)
-        ):
-            return self._numbered(self._own(index, old.out), old.content)
+        if old and contents and not old.writes and module not in self._watched:
+            if old.contents == contents and self._is_current(module, old):
+                return self._numbered(self._own(index, old.out), old.content)
+            if type(module).forward is nn.Sequential.forward:
+                forward = partial(self._rest_of_chain, module, contents[0])
         versions = [a._version for a in args]
         out = self._masked(module, forward(*args))
         if not isinstance(out, Tensor):
@@ -160,12 +160,36 @@ class RememberedCalls:
         if content is None:
             content = self._content_of_output(module, out, old)
             self._numbered(out, content)
-        if versions != [a._version for a in args]:
-            contents = None  # it wrote into its arguments, and must do so each time
+        writes = versions != [a._version for a in args]
         changed, off = self._changed.get(module, 0), self._off.get(module)
         own = self._own(index, out)
-        self._memory[index] = _Call(contents, held, own, content, changed, off)
+        self._memory[index] = _Call(contents, held, own, content, changed, off, writes)
         return out
+
+    def _rest_of_chain(self, chain: nn.Module, content: int, x: Tensor) -> Any:
+        """Run the children of a Sequential from the first that a change reaches.
+
+        What is between two of them nobody else reads, so that those before need not
+        even return what they did, or write into what they get.
+        """
+        memory = cast(dict[_Index, _Call], self._memory)
+        children = cast(list[nn.Module], [*chain._modules.values()])
+        last: _Index | None = None
+        while children:
+            index = (children[0], self._calls.get(children[0], 0))
+            call = memory.get(index)
+            changed = self._changed.get(children[0], 0)
+            if not call or call.contents != (content,) or call.changed != changed:
+                break
+            if not call.is_intact():
+                break
+            last, content = index, call.content
+            self._calls[children.pop(0)] = index[1] + 1
+        if last is not None:
+            x = self._numbered(self._own(last, memory[last].out), content)
+        for child in children:
+            x = child(x)
+        return x
 
     def _contents_of(
         self, module: nn.Module, args: tuple[Tensor, ...], old: _Call | None

@@ -40,7 +40,7 @@ class SubmodelStack(nn.Module):
 
     Attributes:
         network: The model.
-        classes, head: As given.
+        classes, head, sites: As given.
 
     Raises:
         ValueError: If names, types or shapes do not fit the model, or there are not
@@ -72,7 +72,7 @@ class SubmodelStack(nn.Module):
         for keep, own in zip(keeps, classes, strict=True):
             require_keep(keep, unit_counts(model, own, head=head, sites=sites))
         super().__init__()
-        self.network, self.head = model, head
+        self.network, self.head, self.sites = model, head, dict(sites)
         self.classes = tuple(map(tuple, classes))
         offs = [
             off_units(model, keep, own, head=head)

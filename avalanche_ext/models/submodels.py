@@ -16,7 +16,7 @@ from avalanche_ext.models.linear_head import linear_head
 from avalanche_ext.models.submodel import Submodel
 from avalanche_ext.models.submodel_stack import SubmodelStack
 
-NORMS = (nn.modules.batchnorm._BatchNorm, BatchRenorm)
+NORMS = (nn.modules.batchnorm._NormBase, BatchRenorm)
 
 
 class Submodels:
@@ -25,7 +25,7 @@ class Submodels:
     Args:
         head: Dotted name of the layer that gives the logits.
         sites: Where units are masked, see `mask_sites`.
-        unpruned_first: As long as there is one, let it have all units.
+        unpruned_first: As long as there is one, let it answer with all units.
 
     Attributes:
         classes: Class ids of each, ascending.
@@ -49,7 +49,22 @@ class Submodels:
         Args:
             classes: Its class ids, ascending.
             keep: Its units, bool ``(C,)`` by layer; of the head its own rows.
+
+        Raises:
+            ValueError: If a class has an owner already, or the layers are not all those
+                with sites: units of a missing one would not be frozen.
         """
+        again = sorted(set(self.known) & set(classes))
+        if again:
+            raise ValueError(
+                f"classes are {tuple(classes)}, of which {again} have a submodel; "
+                "wanted new ones"
+            )
+        if keep.keys() != self.sites.keys():
+            raise ValueError(
+                f"keep has masks of {', '.join(keep) or 'no layer'}; wanted them of "
+                f"all: {', '.join(self.sites)}"
+            )
         self.classes.append(tuple(classes))
         self.keeps.append({name: units.cpu() for name, units in keep.items()})
 
@@ -58,12 +73,13 @@ class Submodels:
         """Class ids of all of them."""
         return [label for own in self.classes for label in own]
 
-    def of(self, model: nn.Module, k: int) -> Submodel:
+    def of(self, model: nn.Module, k: int, *, answering: bool = False) -> Submodel:
         """One of them as a network of its own.
 
         Args:
             model: The shared network as it is now.
             k: Which one, from 0.
+            answering: Heed ``unpruned_first``.
 
         Returns:
             A copy, see `Submodel`.
@@ -74,18 +90,19 @@ class Submodels:
         require_whole(0, k=k)
         if k >= len(self):
             raise ValueError(f"k is {k}; wanted less than {len(self)}, those there are")
-        return self.whole(model, self.classes[k], self._in_use()[k])
+        return self.whole(model, self.classes[k], self._in_use(answering)[k])
 
-    def all_of(self, model: nn.Module) -> list[Submodel]:
+    def all_of(self, model: nn.Module, *, answering: bool = False) -> list[Submodel]:
         """All of them, each a network of its own.
 
         Args:
             model: The shared network as it is now.
+            answering: Heed ``unpruned_first``.
 
         Returns:
             Copies, see `Submodel`.
         """
-        return [self.of(model, k) for k in range(len(self))]
+        return [self.of(model, k, answering=answering) for k in range(len(self))]
 
     def whole(
         self, model: nn.Module, classes: Sequence[int], keep: Mapping[str, Tensor] = {}
@@ -102,23 +119,25 @@ class Submodels:
         """
         return Submodel(model, keep, classes, head=self.head, sites=self.sites)
 
-    def stack(self, model: nn.Module) -> SubmodelStack:
+    def stack(self, model: nn.Module, *, answering: bool = False) -> SubmodelStack:
         """All of them in one pass.
 
         Args:
             model: The shared network.
+            answering: Heed ``unpruned_first``.
 
         Returns:
             See `SubmodelStack`.
         """
-        keeps = self._in_use()
+        keeps = self._in_use(answering)
         return SubmodelStack(
             model, keeps, self.classes, head=self.head, sites=self.sites
         )
 
-    def _in_use(self) -> list[dict[str, Tensor]]:
-        """The units that answer."""
-        return [{}] if self.unpruned_first and len(self) == 1 else self.keeps
+    def _in_use(self, answering: bool) -> list[dict[str, Tensor]]:
+        """The units that answer, or are looked at."""
+        alone = self.unpruned_first and len(self) == 1
+        return [{}] if answering and alone else self.keeps
 
     def owners(self, targets: Tensor) -> Tensor:
         """Which submodel knows the class of each sample.
@@ -138,8 +157,9 @@ class Submodels:
             model: The shared network as it is now.
 
         Returns:
-            By layer, bool ``(C,)``: units of any submodel, the head's rows of their
-            classes, and all channels of batch normalisation.
+            By layer, bool ``(C,)``: units of any submodel, and the head's rows of their
+            classes. All other modules with parameters (norms, PReLU) are frozen whole:
+            True, of shape ``()``.
         """
         if not len(self):
             return {}
@@ -149,8 +169,8 @@ class Submodels:
         for own in self.classes:
             rows[self.head][list(own)] = True
         for name, module in model.named_modules():
-            if isinstance(module, NORMS) and module.weight is not None:
-                rows[name] = torch.ones(len(module.weight), dtype=torch.bool)
+            if name not in rows and any(True for _ in module.parameters(False)):
+                rows[name] = torch.ones((), dtype=torch.bool)
         return rows
 
     def capacity(self) -> dict[str, Capacity]:

@@ -14,6 +14,7 @@ from torch import nn
 from avalanche_ext._checks import (
     generator_state,
     require_choice,
+    require_kind,
     require_real,
     require_whole,
     restore_generator,
@@ -48,22 +49,21 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
     that are frozen or, in the submodel, 0: **the submodel is the same function forever,
     bit for bit.** No loss term, no image is kept.
 
-    Callbacks: after the data adaptation a share of each class is held back for
-    validation; ``before_training_exp`` notes the frozen rows, ``before_forward`` keeps
-    normalisation (and dropout, if wanted) in evaluation mode, ``after_backward`` takes
-    frozen rows out of the gradients, ``after_update`` writes them back, so that neither
-    momentum nor weight decay moves them; ``after_training_exp`` prunes.
+    Callbacks: ``after_train_dataset_adaptation`` holds a share of each class back;
+    ``before_training_exp`` notes the frozen rows, ``before_forward`` keeps normalisation
+    (and dropout, if wanted) in evaluation mode, ``after_backward`` takes frozen rows out
+    of the gradients, ``after_update`` writes them back, ``after_training_exp`` prunes.
     ``after_eval_forward`` makes ``strategy.mb_output`` task-aware: each sample is
     answered by the submodel of its true class, other classes get -1000. Listed before
     `TaskRecognitionPlugin`, which answers without that knowledge.
-    Keeps between experiences: classes and a bool mask of the units of each submodel.
+    Keeps between experiences: classes and bool masks of the units of each submodel.
 
     Args:
         model: The strategy's model, with one linear head for all classes.
         input_shape: Shape of one input, such as ``(3, 32, 32)``.
         acc_drop: Points of accuracy that pruning may cost, 0 to 100. A step is undone
             that costs as much or, with 0, costs anything.
-        validation_fraction: Share of each class that is held back, in [0, 1]; with
+        validation_fraction: Share of each class that is held back, in [0, 1); with
             none, training data are used, with a warning.
         valid_stream: Experiences for validation instead, one for each of training.
         lrp: How relevance is computed; None: `LRP()`.
@@ -79,8 +79,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         freeze_dropout: Put the whole network in evaluation mode from the second
             experience on, as published, not only its normalisation.
         reinitialize_free: Draw the free units anew before each later experience.
-        evaluate_unpruned_first: Answer by the unpruned network until a second
-            experience is learned, as published: hence its forgetting.
+        evaluate_unpruned_first: All units answer until two are learned, as published.
         on_repeat: What classes that come back meet. ``"ignore"``: they stay with their
             first submodel, and only new classes get another.
         strict_capacity: Raise where no unit is free, rather than warn.
@@ -126,13 +125,13 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         require_whole(0, patience=patience)
         if prune_step != "bins":
             require_whole(1, prune_step=prune_step)
+        on = (True, False)
+        require_choice(on, prune_head=prune_head, mask_batchnorm=mask_batchnorm)
         require_choice(
-            (True, False), prune_head=prune_head, mask_batchnorm=mask_batchnorm
+            on, freeze_dropout=freeze_dropout, strict_capacity=strict_capacity
         )
-        require_choice((True, False), freeze_dropout=freeze_dropout)
-        require_choice((True, False), reinitialize_free=reinitialize_free)
-        require_choice((True, False), evaluate_unpruned_first=evaluate_unpruned_first)
-        require_choice((True, False), strict_capacity=strict_capacity)
+        require_choice(on, reinitialize_free=reinitialize_free)
+        require_choice(on, evaluate_unpruned_first=evaluate_unpruned_first)
         require_choice(("raise", "ignore"), on_repeat=on_repeat)
         self.validation = HeldBack(
             validation_fraction, stream=valid_stream, generator=generator
@@ -140,6 +139,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         x = probe_inputs(model, input_shape)
         name = linear_head_name(model, head)
         self.lrp = lrp or LRP()
+        require_kind(LRP, lrp=self.lrp)
         sites = mask_sites(model, x, mask_batchnorm=mask_batchnorm)
         self.submodels = Submodels(name, sites, unpruned_first=evaluate_unpruned_first)
         rows = range(linear_head(model, name).out_features)
@@ -153,11 +153,11 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self.evaluate_unpruned_first = evaluate_unpruned_first
         self.on_repeat, self.strict_capacity = on_repeat, strict_capacity
         self.generator = generator
-        #: Accuracies on validation data before and after each step of the last pruning.
+        #: Of the last pruning, on validation samples: before it and after each step.
         self.accuracies: list[float] = []
         self.learning: tuple[int, ...] = ()  #: classes of the experience under way
         self._valid: Any = None
-        self._frozen: FrozenRows | None = None
+        self._frozen = FrozenRows(model, {})
         self._answering: dict[int, Submodel] = {}
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -167,53 +167,50 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Note the rows that must not move."""
-        model = strategy.model
+        model, head = strategy.model, self.submodels.head
         self._answering.clear()
+        n = linear_head(model, head).out_features
+        if max(self.learning, default=0) >= n:
+            raise ValueError(f"classes are {self.learning}; wanted all below {n}")
         if not len(self.submodels):
             return
         self._tell_capacity()
         rows = self.submodels.frozen_rows(model)
-        if self.reinitialize_free:
-            for name in self.submodels.sites:
-                if name != self.submodels.head:
-                    layer: Any = model.get_submodule(name)
-                    reinitialize_rows(layer, ~rows[name], self.generator)
+        for name in self.submodels.sites if self.reinitialize_free else ():
+            if name != head:
+                layer: Any = model.get_submodule(name)
+                reinitialize_rows(layer, ~rows[name], self.generator)
         kinds = nn.Module if self.freeze_dropout else NORMS
         resting = (m for m in model.modules() if isinstance(m, kinds))
         self._frozen = FrozenRows(model, rows, resting)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Hold normalisation still, also after an evaluation within an epoch."""
-        if self._frozen is not None:
-            self._frozen.hold_still()
+        self._frozen.hold_still()
 
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Take frozen rows out of the gradients."""
-        if self._frozen is not None:
-            self._frozen.zero_gradients(strategy.model)
+        self._frozen.zero_gradients(strategy.model)
 
     def after_update(self, strategy: Any, **kwargs: Any) -> None:
         """Write frozen rows back."""
-        if self._frozen is not None:
-            self._frozen.write_back(strategy.model)
+        self._frozen.write_back(strategy.model)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Find the submodel of the experience."""
-        if self._frozen is not None:
-            self._frozen.release()
+        self._frozen.release()
+        self._frozen = FrozenRows(strategy.model, {})
         classes, valid = self.learning, self._valid
-        self.learning, self._valid, self._frozen = (), None, None
+        self.learning, self._valid = (), None
         if not classes:
             return
-        network = self.submodels.whole(strategy.model, classes).network
+        own = self.submodels.whole(strategy.model, classes)
         found = prune_by_relevance(
             strategy.model,
             self.submodels,
             classes,
             lrp=self.lrp,
-            reference=self.reference.of(
-                strategy, network, self.submodels.head, classes
-            ),
+            reference=self.reference.of(strategy, own.network, own.head, classes),
             validation=self.reference.load(strategy, valid, classes),
             acc_drop=self.acc_drop,
             prune_head=self.prune_head,
@@ -232,9 +229,9 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         for k in torch.unique(owners).tolist():
             mine = owners == k
             if k >= 0:
-                if k not in self._answering:
-                    self._answering[k] = self.submodels.of(strategy.model, k)
-                own = self._answering[k]
+                own = self._answering.get(k)
+                own = own or self.submodels.of(strategy.model, k, answering=True)
+                self._answering[k] = own
                 # the whole batch where possible, so that the same kernels run
                 x = strategy.mb_x if bool(mine.all()) else strategy.mb_x[mine]
                 answer[mine] = widened(own(x), own.classes, width)
@@ -265,11 +262,8 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """Submodels, and the state of the generator."""
-        return {
-            "submodels": self.submodels.state_dict(),
-            "accuracies": self.accuracies,
-            **generator_state(self.generator),
-        }
+        own = {"submodels": self.submodels.state_dict(), "accuracies": self.accuracies}
+        return own | generator_state(self.generator)
 
     def load_state_dict(
         self, state: dict[str, Any], experiences: Sequence[CLExperience]
@@ -286,8 +280,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def _new_classes(self, experience: CLExperience) -> tuple[int, ...]:
         """Classes that no submodel knows."""
-        known = set(self.submodels.known)
-        classes = classes_in(experience)
+        known, classes = set(self.submodels.known), classes_in(experience)
         again = [label for label in classes if label in known]
         if again and self.on_repeat == "raise":
             raise ValueError(
@@ -301,10 +294,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         table = self.capacity()
         if any(layer.free for layer in table.values()):
             return
-        text = (
-            f"no unit is free any more, only the head is trained: {table}; wanted a "
-            "wider network or a larger acc_drop"
-        )
+        text = f"no unit is free, only the head is trained: {table}; wanted more units"
         if self.strict_capacity:
             raise ValueError(text)
         warnings.warn(text, stacklevel=2)

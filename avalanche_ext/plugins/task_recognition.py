@@ -19,6 +19,7 @@ from avalanche_ext._checks import (
 from avalanche_ext.attribution import LRP
 from avalanche_ext.attribution.relevance_rows import Network, relevance_rows
 from avalanche_ext.buffers.reference_samples import ReferenceSamples
+from avalanche_ext.models.cosine_classifier import classes_in
 from avalanche_ext.models.experience_detectors import ExperienceDetectors
 from avalanche_ext.models.submodel_stack import SubmodelStack
 from avalanche_ext.models.submodels import owners_of, widened
@@ -103,6 +104,10 @@ class TaskRecognitionPlugin(SupervisedPlugin):
             )
         require_choice(("task_agnostic", "task_aware"), eval_mode=eval_mode)
         require_choice(("submodels", "strategy"), task_aware=task_aware)
+        if layers is not None and (isinstance(layers, str) or not len(layers)):
+            raise ValueError(
+                f"layers is {layers!r}; wanted names of layers, at least one, or None"
+            )
         self.submodels = submodels
         self.detectors = ExperienceDetectors() if detectors is None else detectors
         self.layers = None if layers is None else tuple(layers)
@@ -119,6 +124,12 @@ class TaskRecognitionPlugin(SupervisedPlugin):
         submodels = self.submodels(strategy)
         classes = _classes(submodels)
         if len(classes) == len(self.detectors):
+            new = {*classes_in(strategy.experience)}.difference(*classes)
+            if new:
+                raise ValueError(
+                    f"no submodel has the classes {sorted(new)} just learned; wanted "
+                    "the plugin that makes submodels listed before this one"
+                )
             return  # nothing new to recognise
         if len(classes) != len(self.detectors) + 1:
             raise ValueError(

@@ -72,7 +72,9 @@ class ReReLRP(ResidentTemplate):
         class_weight: Of the forests.
         table: ``"code"`` reproduces the published code.
         recognition_layers: Layers whose units count; None: all.
-        recognition_pass: ``"stacked"``: all submodels of a batch at once; ``"each"``.
+        recognition_pass: ``"stacked"``: all submodels of a batch at once; ``"each"``;
+            ``"auto"``: stacked, but for ``mask_batchnorm=False``, where constants of
+            pruned units would be lost.
         seed: Of the forests.
         eval_mode: ``"task_agnostic"`` answers by the experience recognised,
             ``"task_aware"`` by the true one. Metrics report both, see
@@ -128,7 +130,7 @@ class ReReLRP(ResidentTemplate):
         class_weight: Literal["balanced"] | None = None,
         table: Table = "balanced",
         recognition_layers: Sequence[str] | None = None,
-        recognition_pass: Literal["stacked", "each"] = "stacked",
+        recognition_pass: Literal["auto", "stacked", "each"] = "auto",
         seed: int = 0,
         eval_mode: Literal["task_agnostic", "task_aware"] = "task_agnostic",
         plugins: Sequence[BasePlugin] | None = None,
@@ -140,7 +142,13 @@ class ReReLRP(ResidentTemplate):
     ) -> None:
         require_kind(nn.Module, model=model)
         require_kind(Optimizer, optimizer=optimizer)
-        require_choice(("stacked", "each"), recognition_pass=recognition_pass)
+        passes = ("auto", "stacked", "each")
+        require_choice(passes, recognition_pass=recognition_pass)
+        if recognition_pass == "stacked" and mask_batchnorm is False:
+            raise ValueError(
+                "recognition_pass is 'stacked' and mask_batchnorm False; wanted 'each' "
+                "or 'auto'"
+            )
         if base_kwargs.get("compile"):
             raise ValueError(
                 "compile is True; wanted False: relevance is read by hooks in the model"
@@ -183,9 +191,12 @@ class ReReLRP(ResidentTemplate):
             strict_capacity=strict_capacity,
             generator=generator,
         )
-        submodels, stacked = freezing.submodels, recognition_pass == "stacked"
+        submodels, stacked = freezing.submodels, recognition_pass != "each"
+        stacked = stacked and mask_batchnorm
+        networks: Any = submodels.stack if stacked else submodels.all_of
         recognition = TaskRecognitionPlugin(
-            lambda s: (submodels.stack if stacked else submodels.all_of)(s.model),
+            # detectors learn from what they will see for good: never the unpruned
+            lambda s: networks(s.model, answering=not s.is_training),
             detectors=detectors,
             layers=recognition_layers,
             lrp=lrp,
@@ -193,6 +204,12 @@ class ReReLRP(ResidentTemplate):
             eval_mode=eval_mode,
             task_aware="strategy",  # exact, where a stack rounds
         )
+        for name in recognition_layers or ():
+            if name not in submodels.sites:
+                raise ValueError(
+                    f"recognition_layers have {name!r}; wanted some of "
+                    f"{', '.join(map(repr, submodels.sites))}"
+                )
         refuse_own_plugins("ReReLRP", [freezing, recognition], plugins)
         super().__init__(
             model=model,

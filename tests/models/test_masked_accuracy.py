@@ -64,6 +64,10 @@ def a_run(net, head, rng):
         keep[name][c] = False
         yield keep
     yield keep
+    for name in reversed(whole):
+        keep = {**keep, name: keep[name].clone()}
+        keep[name][-1] ^= True
+        yield keep
     for _ in range(3):
         yield random_keep(net, head, len(CLASSES), rng)
     yield keep
