@@ -21,11 +21,9 @@ from cases import (
     toy_model,
     warm_model,
 )
-from torch import nn
-from torch.optim import SGD
+from rerelrp_subjects import freezing_subject, rerelrp_subject
 
-from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer, ReferenceSamples
-from avalanche_ext.models import ExperienceDetectors
+from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
     BDRPlugin,
@@ -38,11 +36,9 @@ from avalanche_ext.plugins import (
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
-    RelevanceFreezingPlugin,
     SynapticIntelligencePlugin,
-    TaskRecognitionPlugin,
 )
-from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay, ReReLRP
+from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay
 
 
 def _ar1_star(**options: Any) -> Any:
@@ -109,44 +105,6 @@ def _latent_replay(**options: Any) -> Any:
 def _memorable_past(**options: Any) -> Any:
     buffer = MemorablePastBuffer(5, selection="lambda")
     return naive_with(ExemplarReplayPlugin(buffer), **options)
-
-
-def _rerelrp(**options: Any) -> Any:
-    small = {"reference_per_class": 12, "features": 8, "num_trees": 5}
-    small["validation_fraction"] = 0.3
-    fixed = {"input_shape": (1, SIDE, SIDE), "acc_drop": 0, **small}
-    fixed["train_epochs"] = 6  # beyond chance
-    model = toy_model(cosine=False)
-    return build(ReReLRP, model=model, optimizer=_slow(model), **{**fixed, **options})
-
-
-def _slow(model: nn.Module) -> SGD:
-    # with its normalisation frozen the toy model diverges at the rate of the others
-    return SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-
-
-def _relevance_freezing(recognise: bool, **options: Any) -> Any:
-    model = toy_model(cosine=False)
-    plugins: list[Any] = [
-        RelevanceFreezingPlugin(
-            model,
-            input_shape=(1, SIDE, SIDE),
-            acc_drop=0,
-            validation_fraction=0.3,
-            reference=ReferenceSamples(12),
-        )
-    ]
-    if recognise:  # with a selection and generators of its own
-        generator = torch.Generator().manual_seed(3)
-        plugins.append(
-            TaskRecognitionPlugin(
-                lambda s: plugins[0].submodels.all_of(s.model),
-                detectors=ExperienceDetectors(8, num_trees=5, class_weight="balanced"),
-                reference=ReferenceSamples(12, selection="random", generator=generator),
-            )
-        )
-    fixed = {"optimizer": _slow(model), "train_epochs": 6}
-    return naive_with(*plugins, model=model, **{**fixed, **options})
 
 
 SUBJECTS: dict[str, Callable[..., Any]] = {
@@ -247,8 +205,8 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "LUCIRPlugin": lambda **o: naive_with(LUCIRPlugin(), **o),
     "ImprintingPlugin": lambda **o: naive_with(ImprintingPlugin(), **o),
     "BalancedFinetuningPlugin": _balanced_finetuning,
-    "ReReLRP": _rerelrp,
-    "ReReLRP-published": lambda **o: _rerelrp(
+    "ReReLRP": rerelrp_subject,
+    "ReReLRP-published": lambda **o: rerelrp_subject(
         reference_transform="train",
         prune_head=True,
         mask_batchnorm=False,
@@ -258,7 +216,7 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
         recognition_pass="each",
         **o,
     ),
-    "ReReLRP-everything": lambda **o: _rerelrp(
+    "ReReLRP-everything": lambda **o: rerelrp_subject(
         reference_selection="random",
         composite="epsilon_alpha2_beta1",
         start="one",
@@ -271,8 +229,8 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
         generator=torch.Generator().manual_seed(3),
         **o,
     ),
-    "RelevanceFreezingPlugin": lambda **o: _relevance_freezing(False, **o),
-    "TaskRecognitionPlugin": lambda **o: _relevance_freezing(True, **o),
+    "RelevanceFreezingPlugin": lambda **o: freezing_subject(False, **o),
+    "TaskRecognitionPlugin": lambda **o: freezing_subject(True, **o),
     "SynapticIntelligencePlugin": lambda **o: _synaptic_intelligence(100.0, **o),
     "SynapticIntelligencePlugin-everything": lambda **o: _synaptic_intelligence(
         0.9, mode="learning_rate", trajectory="update", scale=(2.0, 0.5), **o

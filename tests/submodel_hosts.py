@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import torch
 from avalanche.models import IncrementalClassifier
+from relevance_nets import conv_net
 from torch import nn
 from torch.nn.functional import relu
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -217,7 +218,7 @@ def plainly(net, x, keep, classes, head, sites):
 def authors_network(golden, prefix="model."):
     """Network, masks and classes of a golden file."""
     state = {k[len(prefix) :]: v for k, v in golden.items() if k.startswith(prefix)}
-    net = ConvNet(state)
+    net = conv_net(state)
     offsets, sizes = golden["offsets"].tolist(), golden["classes"].tolist()
     classes = [tuple(range(o, o + n)) for o, n in zip(offsets, sizes)]
     names = ("conv1", "conv2", "fc1", "fc")
@@ -227,20 +228,3 @@ def authors_network(golden, prefix="model."):
         if f"keep.{k}.fc" in golden
     ]
     return net, keeps, classes, {"head": "fc", "sites": {n: n for n in names}}
-
-
-class ConvNet(nn.Module):
-    def __init__(self, state):
-        super().__init__()
-        for name in ("conv1", "conv2", "fc1", "fc"):
-            shape = state[f"{name}.weight"].shape
-            conv = len(shape) == 4
-            make = (lambda i, o: nn.Conv2d(i, o, 3, padding=1)) if conv else nn.Linear
-            setattr(self, name, make(shape[1], shape[0]))
-        self.load_state_dict(state)
-
-    def forward(self, x):
-        pooled = nn.functional.max_pool2d
-        x = pooled(self.conv1(x).relu(), 2)
-        x = pooled(self.conv2(x).relu(), 2)
-        return self.fc(self.fc1(x.flatten(1)).relu())

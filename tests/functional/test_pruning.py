@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from relevance_nets import conv_net
 from torch.testing import assert_close
 
 from avalanche_ext.functional.pruning import prune, relevance_steps
@@ -241,31 +241,17 @@ def test_ranking_and_steps_agree_with_the_authors(golden):
     assert [set(group) for group in groups] == wanted
 
 
-def conv_net(state):
-    """The authors' ConvNet, of the sizes of its parameters."""
-    net = nn.Sequential()
-    for name, behind in ("conv1", 1), ("conv2", 1), ("fc1", 0), ("fc", 0):
-        weight = state[f"{name}.weight"]
-        c, d = weight.shape[:2]
-        layer = nn.Conv2d(d, c, 3, padding=1) if behind else nn.Linear(d, c)
-        net.add_module(name, layer)
-        if name != "fc":
-            net.add_module(f"{name}_relu", nn.ReLU())
-        if behind:
-            net.add_module(f"{name}_pool", nn.MaxPool2d(2))
-        if name == "conv2":
-            net.add_module("flatten", nn.Flatten())
-    net.load_state_dict(state)
-    return net.requires_grad_(False)
-
-
 @pytest.mark.parametrize("head", ["free", "fixed"])
 @pytest.mark.golden("rerelrp", "pruning.npz")
 def test_pruning_agrees_with_the_authors(golden, head):
     for t, offset in enumerate(golden["offsets"].tolist()):
         own = {k[3:]: v for k, v in golden.items() if k.startswith(f"t{t}.")}
         state = {k[6:]: v for k, v in own.items() if k.startswith("model.")}
-        net, x, y = conv_net(state), own["x_val"], own["y_val"] - offset
+        net, x, y = (
+            conv_net(state).requires_grad_(False),
+            own["x_val"],
+            own["y_val"] - offset,
+        )
 
         def accuracy(keep, net=net, x=x, y=y):
             masked = copy.deepcopy(net)
