@@ -69,20 +69,22 @@ def make_evaluator(
 def last_values(
     evaluator: EvaluationPlugin, metrics: Sequence[str]
 ) -> dict[str, float]:
-    """Pick the last values of some metrics out of an evaluator.
+    """Pick the last values of further metrics out of an evaluator.
 
     Args:
         evaluator: One that `make_evaluator` built with these metrics.
-        metrics: Keys of ``METRICS``.
+        metrics: Those of them that are not of every run; with none, nothing is picked.
 
     Returns:
         By the name that Avalanche gives; finite numbers only, neither figures nor NaN.
     """
-    kinds = {str(made) for metric in metrics for made in METRICS[metric]()}
+    # a metric may publish under several names: all but those of every run
+    usual = {str(made) for metric in DEFAULT_METRICS for made in METRICS[metric]()}
     return {
         name: float(value)
         for name, value in evaluator.last_metric_results.items()
-        if name.partition("/")[0] in kinds
+        if metrics
+        and name.partition("/")[0] not in usual
         and isinstance(value, int | float)
         and isfinite(value)
     }

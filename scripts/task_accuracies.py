@@ -49,7 +49,7 @@ def _figures(history: list[Any], kind: str) -> list[float]:
     """Average and forgetting after the last experience, in percent."""
     pattern = re.compile(rf"{kind}_Acc_Exp/.*/Exp(\d+)")
     matrix = [
-        {int(m[1]): 100 * v for k, v in dict(*each).items() if (m := pattern.match(k))}
+        {int(m[1]): 100 * v for k, v in each.items() if (m := pattern.match(k))}
         for each in history
     ]
     if not matrix or not matrix[-1]:

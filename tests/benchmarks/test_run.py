@@ -238,13 +238,18 @@ def test_sigterm_interrupts_only_inside_the_block():
 
 
 def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):
-    further = ["--metrics", "gradient_reconstruction", "--loggers", "text"]
-    assert main([*NAIVE, *further, "--out", str(tmp_path)]) == 0
+    further = ["--metrics", "gradient_reconstruction", "task_recognition"]
+    assert main([*NAIVE, *further, "--loggers", "text", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "naive" / "0"
     log = (folder / "log.txt").read_text()
     assert log.count("Gradient_Reconstruction") > 4 and "Top1_Acc_Stream" in log
     values = json.loads((folder / "run.json").read_text())["further_metrics"]
-    assert values[0] == {} and len(values) == 5  # of a past
+    reconstruction = "Gradient_Reconstruction"
+    assert not any(name.startswith(reconstruction) for name in values[0])  # no past
+    kinds = {name.partition("/")[0] for name in values[-1]}
+    accuracies = [f"Task{kind}_Acc_" for kind in ("Aware", "Agnostic")]
+    parts = {name + part for name in accuracies for part in ("Exp", "Stream")}
+    assert len(values) == 5 and kinds == {reconstruction, *parts}
     name = "Gradient_Reconstruction/train_phase/train_stream/relative"
     assert re.findall(rf"{name} = ([\d.]+)", log)[-1] == f"{values[-1][name]:.4f}"
     script = [sys.executable, SCRIPTS / "further_metrics.py", tmp_path]
@@ -253,4 +258,15 @@ def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):
     value = f"{values[-1][name]:.3f} ± 0.000"
     line = f"{tmp_path / 'naive'}  relative {value}  cosine -\n"  # of no prior
     assert shown.stdout.decode() == line
-    assert subprocess.run([*script, "x", "--experience", "1"], check=False).returncode
+    empty = [*script[:2], tmp_path / "none", "x", "--experience", "1"]
+    assert subprocess.run(empty, check=False).returncode
+    script[1] = SCRIPTS / "task_accuracies.py"
+    shown = subprocess.run(script, check=True, capture_output=True).stdout.decode()
+    matrix = [
+        [value for name, value in each.items() if name.startswith("TaskAgnostic_Acc_E")]
+        for each in values
+    ]
+    drops = [max(row[e] for row in matrix[e:-1]) - matrix[-1][e] for e in range(4)]
+    average, forgets = 100 * sum(matrix[-1]) / 5, 100 * sum(drops) / 4
+    assert f"TaskAgnostic average {average:.1f} ± 0.0" in shown
+    assert f"TaskAgnostic forgets {forgets:.1f} ± 0.0" in shown
