@@ -5,6 +5,8 @@ run, on what, and the figures), ``accuracy.csv`` (the matrix experience x experi
 ``checkpoint.pt``, the output of the loggers and, after the last experience of methods
 that have some to show, ``pictures/*.png``. Each file is written beside its place
 and moved there, so that a kill leaves the old file or the new one, never half of one.
+From the last ``run.json`` until the pictures are written, an empty ``.drawing`` lies
+there: a kill in between is thus known to `RunFolder.is_finished`.
 """
 
 from __future__ import annotations
@@ -62,9 +64,19 @@ class RunFolder:
         return any((self.path / name).exists() for name in names)
 
     @property
+    def drawing(self) -> Path:
+        """An empty file; it exists while pictures are still to be written."""
+        return self.path / ".drawing"
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the last experience was finished here."""
+        """Whether nothing is left to do here.
+
+        Pictures are not made without the checkpoint that they are made of.
+        """
         path = self.path / "run.json"
+        if self.drawing.exists() and self.checkpoint.exists():
+            return False
         return path.exists() and bool(_read_run(path).get("finished"))
 
     def prepare(self, config: str) -> None:

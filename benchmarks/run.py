@@ -199,6 +199,7 @@ class Training:
         # last: a picture that takes the process down takes no result with it
         folder = self.run.folder.path / "pictures"
         write_pictures(self.strategy, self.benchmark.test_stream, folder)
+        self.run.folder.drawing.unlink(missing_ok=True)
 
     def _one_experience(
         self, experience: CLExperience, seen: AbstractSet[tuple[int, int]]
@@ -252,6 +253,8 @@ class Training:
             test_images=[len(e.dataset) for e in self.tests],
             device=self.strategy.device,
         )
+        if n == of:  # before run.json says that the run is finished
+            self.run.folder.drawing.touch()
         self.run.folder.write(self.progress.accuracy, record)
         percent = 100 * record["metrics"]["final_accuracy"]
         print(

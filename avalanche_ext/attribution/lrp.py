@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from zennit.canonizers import Canonizer
 from zennit.core import Composite
 
 from avalanche_ext._checks import require_choice
@@ -14,6 +15,7 @@ from avalanche_ext.attribution.propagation import propagate
 from avalanche_ext.attribution.rules import CompositeName, named_composite
 from avalanche_ext.attribution.support import (
     require_conservation,
+    require_finite_logits,
     require_layers,
     require_merged_norms,
     require_same_logits,
@@ -104,10 +106,14 @@ class LRP:
         if not isinstance(composite, Composite):
             require_choice(get_args(CompositeName), composite=composite)
         require_choice(("logit", "one"), start=start)
+        if not isinstance(canonizers, Sequence | None):
+            raise ValueError(  # noqa: TRY004
+                f"canonizers is {canonizers!r}; wanted a list of zennit's, or None"
+            )
         for canonizer in canonizers or ():
-            if not callable(getattr(canonizer, "apply", None)):
+            if not isinstance(canonizer, Canonizer):
                 raise ValueError(  # noqa: TRY004
-                    f"canonizers has {canonizer!r}; wanted zennit's"
+                    f"canonizers has {canonizer!r}; wanted zennit's, each an object"
                 )
         self.composite = composite
         self.canonizers = canonizers
@@ -129,8 +135,10 @@ class LRP:
                 and `BatchRenorm`, or not right behind a Conv2d or Linear layer; other
                 layers with parameters (attention, recurrent, transposed, 1d, 3d);
                 pruned or parametrised weights; a layer that runs not just once;
-                relevance lost or made on the way.
+                relevance lost or made on the way. Or if the inputs are no tensor, the
+                logits are not finite, or they differ from run to run.
         """
+        _require_batch(x)
         own = self.composite if isinstance(self.composite, Composite) else None
         canonizers = self.canonizers
         if canonizers is None and own is not None:
@@ -165,17 +173,13 @@ class LRP:
             Relevances and logits, without graph.
 
         Raises:
-            ValueError: If the targets do not fit, or the model gives no logits
-                ``(B, K)``.
+            ValueError: If inputs or targets are no tensors or do not fit, or the model
+                gives no logits ``(B, K)``. On a CPU, if a logit is not finite; to look
+                at them on a GPU would be to wait for it.
         """
-        if targets is not None and (
-            targets.dtype != torch.long or targets.shape != x.shape[:1]
-        ):
-            raise ValueError(
-                f"targets are {targets.dtype} of shape {tuple(targets.shape)}; "
-                f"wanted torch.int64 of shape ({len(x)},)"
-            )
-
+        _require_batch(x)
+        if targets is not None:
+            _require_targets(targets, len(x))
         target = _PASS_BYTES.get(x.device.type, _PASS_BYTES["cuda"])
         found: list[UnitRelevance] = []
         done, n = 0, min(len(x), _FIRST_PASS)
@@ -207,6 +211,8 @@ class LRP:
             canonizers=self.canonizers,
             heatmap=heatmap,
         )
+        if found.logits.device.type == "cpu":
+            require_finite_logits(found.logits, model)
         units = {name: normalised_relevance(r) for name, r in found.units.items()}
         return UnitRelevance(found.logits, units, found.heatmap), found.largest
 
@@ -214,6 +220,24 @@ class LRP:
         if isinstance(self.composite, Composite):
             return self.composite
         return named_composite(self.composite)
+
+
+def _require_batch(x: Any) -> None:
+    if not isinstance(x, Tensor) or not x.ndim:
+        seen = "a number" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"x is {seen}; wanted a torch.Tensor of shape (B, ...)")
+
+
+def _require_targets(targets: Any, n: int) -> None:
+    wanted = f"wanted a tensor, torch.int64 of shape ({n},)"
+    if not isinstance(targets, Tensor):
+        raise ValueError(  # noqa: TRY004
+            f"targets are a {type(targets).__name__}; {wanted}"
+        )
+    if targets.dtype != torch.long or targets.shape != (n,):
+        raise ValueError(
+            f"targets are {targets.dtype} of shape {tuple(targets.shape)}; {wanted}"
+        )
 
 
 def _in_range(targets: Tensor, logits: Tensor) -> Tensor:

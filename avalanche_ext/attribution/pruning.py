@@ -72,7 +72,12 @@ def prune_by_relevance(
 
 def _tell_doubts(accuracy: float, acc_drop: float, n_classes: int, n: int) -> None:
     """Warn where the accuracy says little about what is needed."""
-    if accuracy <= 100 / n_classes + 1:
+    if n_classes == 1:
+        warnings.warn(
+            "one class alone is always told right: nearly every unit may be pruned",
+            stacklevel=2,
+        )
+    elif accuracy <= 100 / n_classes + 1:
         warnings.warn(
             f"the accuracy on validation samples is {accuracy:.1f} % of {n_classes} "
             "classes, no better than chance: nearly every unit may be pruned",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +51,17 @@ def require_layers(
         ValueError: For the first such layer.
     """
     require_eager(model)
-    for name, module in model.named_modules():
+    # attention first: what is around it has parameters of its own for its sake
+    modules = sorted(model.named_modules(), key=lambda pair: not _attends(pair[1]))
+    for name, module in modules:
         reason = _why_not(module)
         if not reason:
             continue
         if isinstance(module, (*NORMS, *_OTHER_NORMS)) and canonizers is not None:
             continue
         known = isinstance(module, (*UNITS, *NORMS)) or composite is None
+        # a rule of its own would not make its layers run
+        known = known or (_attends(module) and canonizers is None)
         if not known and composite.module_map({}, name, module):  # type: ignore[union-attr]
             continue
         raise ValueError(f"{_called(name, module)} {reason}")
@@ -133,7 +138,9 @@ def require_conservation(
     def one(logits: Tensor) -> Tensor:
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, True), 1.0)
 
-    composite = named_composite("epsilon_plus", stabilizer=1e-12)
+    # where most of a window is padding, each layer makes values several times smaller:
+    # what is added to denominators must stay far below them
+    composite = named_composite("epsilon_plus", stabilizer=1e-30)
     with restored(model):
         average_everywhere(model)
         x = x.abs() + 1
@@ -145,6 +152,9 @@ def require_conservation(
     # in a branch there may be less, but nowhere more
     grown = [name for name, value in total.items() if not value < 1.01]
     where = f"; the last layer with too much is {grown[-1]!r}" if grown else ""
+    less = [name for name, _ in takewhile(lambda pair: pair[1] < 0.99, total.items())]
+    if less and not grown:
+        where = f"; the layers with too little are all up to {less[-1]!r}"
     raise ValueError(
         f"{type(model).__name__} does not conserve relevance: of 1 at the logits, "
         f"{arrived:.3g} arrives at the first layers{where}. Branches that are joined "
@@ -159,7 +169,7 @@ def require_same_logits(
     composite: Composite,
     canonizers: Sequence[Canonizer] | None = None,
 ) -> None:
-    """Refuse a model that canonizers make another one of.
+    """Refuse a model that is random, or that canonizers make another one of.
 
     Args:
         model: Any model; found as it was.
@@ -168,18 +178,43 @@ def require_same_logits(
         canonizers: As in `propagate`.
 
     Raises:
-        ValueError: If the logits differ.
+        ValueError: If the logits differ, or are not finite.
     """
     with restored(model), evaluating(model):
-        wanted = model(x)
+        wanted, again = model(x), model(x)
     rewritten = propagate(
         model, x, torch.zeros_like, composite=composite, canonizers=canonizers
     )
+    require_finite_logits(wanted, model)
+    called = type(model).__name__
+    if not same_outputs(again, wanted):
+        raise ValueError(
+            f"in evaluation mode, {called} gives other logits when it runs again; "
+            "wanted the same: is there a dropout that is always on "
+            "(F.dropout without training=self.training)?"
+        )
     if not same_outputs(rewritten.logits, wanted):
         raise ValueError(
-            f"with its norms merged, {type(model).__name__} gives other logits; wanted "
-            "the same: the output of a layer goes elsewhere than into its norm; pass "
-            "canonizers= that fit the model"
+            f"with its norms merged, {called} gives other logits; wanted the same: the "
+            "output of a layer goes elsewhere than into its norm; pass canonizers= that "
+            "fit the model"
+        )
+
+
+def require_finite_logits(logits: Tensor, model: nn.Module) -> None:
+    """Refuse logits of which no relevance could be told.
+
+    Args:
+        logits: Shape ``(B, K)``.
+        model: Whose logits.
+
+    Raises:
+        ValueError: If one is not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            f"the logits of {type(model).__name__} are not finite; wanted finite "
+            "numbers: did training diverge, or do the inputs have nan or infinity?"
         )
 
 
@@ -202,6 +237,11 @@ def _why_not(module: nn.Module) -> str:
         return ""
     if isinstance(module, _OTHER_NORMS):
         return f"is a norm other than BatchNorm1d or 2d; {_WAY_OUT}"
+    if _attends(module):
+        return (
+            "is attention, of functions that no rule is for; pass canonizers= that "
+            "rewrite it and a composite= with a rule for it"
+        )
     own = any(True for _ in module.parameters(recurse=False))
     if own and not isinstance(module, nn.PReLU):
         return (
@@ -209,6 +249,10 @@ def _why_not(module: nn.Module) -> str:
             f"layers only: there is no rule for it; {_WAY_OUT}"
         )
     return ""
+
+
+def _attends(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention)
 
 
 def _called(name: str, module: nn.Module) -> str:

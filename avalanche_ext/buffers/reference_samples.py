@@ -61,6 +61,10 @@ class ReferenceSamples:
         self.generator = generator
         self._chosen: tuple[tuple[Any, ...], Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles choose anew."""
+        return {**vars(self), "_chosen": None}
+
     def of(
         self, strategy: Any, network: nn.Module, head: str, classes: Sequence[int]
     ) -> tuple[Tensor, Tensor]:

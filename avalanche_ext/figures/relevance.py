@@ -38,7 +38,8 @@ def capacity_figure(capacity: Mapping[str, Capacity]) -> Figure:
         A figure of one pair of axes, bound to no window: ``figure.savefig(path)``.
 
     Raises:
-        ValueError: If there is no layer, or their numbers of experiences differ.
+        ValueError: If it is no mapping, there is no layer, or their numbers of
+            experiences differ.
 
     Example:
         >>> from types import SimpleNamespace
@@ -50,6 +51,9 @@ def capacity_figure(capacity: Mapping[str, Capacity]) -> Figure:
     References:
         Bogacka et al., 2025 (ReReLRP).
     """
+    require_kind(Mapping, capacity=capacity)
+    if not capacity:
+        raise ValueError("capacity is empty; wanted at least one layer")
     lengths = sorted({len(layer.first_frozen) for layer in capacity.values()})
     if len(lengths) != 1:
         raise ValueError(
@@ -97,8 +101,7 @@ def heatmap_figure(image: Tensor, heatmaps: Tensor, titles: Sequence[str]) -> Fi
         A figure of T + 1 small pictures, bound to no window.
 
     Raises:
-        ValueError: If a shape or the number of titles does not fit, or a number is
-            not finite.
+        ValueError: If a shape or the titles do not fit, or a number is not finite.
 
     Example:
         >>> import torch
@@ -143,6 +146,9 @@ def _require_shapes(image: Tensor, heatmaps: Tensor, titles: Sequence[str]) -> N
     )
     if not fits:
         raise ValueError(f"{seen}; wanted (C, H, W) and (T, C, H, W) or (T, H, W)")
+    listed = isinstance(titles, Sequence) and not isinstance(titles, str)
+    if not listed or not all(isinstance(title, str) for title in titles):
+        raise ValueError(f"titles is {titles!r}; wanted a list of texts, one a heatmap")
     if len(titles) != len(heatmaps):
         raise ValueError(f"{len(titles)} titles; wanted {len(heatmaps)}, one a heatmap")
     for name, tensor in {"image": image, "heatmaps": heatmaps}.items():

@@ -32,7 +32,8 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
     mini-batch of an evaluation: ``owner`` and ``chosen``, ``(B,)``, and the logits
     ``task_aware`` and ``task_agnostic``, ``(B, K)``. Of all other strategies
     :math:`z^o` is the output for the classes of the experience that is evaluated, and
-    :math:`z^m` the whole output; there is no third share.
+    :math:`z^m` the whole output; there is no third share. Nor is there a second where a
+    plugin, such as `RelevanceFreezingPlugin` alone, answers by the true experience.
 
     Published from one pass over the data as ``TaskAware_Acc_Exp/...``,
     ``TaskAgnostic_Acc_Exp/...`` and ``TaskRecognition_Acc_Exp/...`` for each
@@ -53,7 +54,7 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
     def __init__(self) -> None:
         super().__init__()
         self.seen_classes: list[int] = []
-        self._recognises = False
+        self._published = 0  # of the three shares
         self.reset()
 
     def reset(self) -> None:
@@ -85,7 +86,6 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
         """Count the samples of the mini-batch."""
         y, output = strategy.mb_y, strategy.mb_output
         recognition = getattr(strategy, "recognition", None)
-        self._recognises = recognition is not None
         if recognition is None:
             own = torch.tensor(classes_in(strategy.experience), device=output.device)
             others = torch.ones(output.shape[1], dtype=torch.bool, device=output.device)
@@ -93,10 +93,12 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
             aware, agnostic = output.masked_fill(others, -torch.inf), output
             owned = torch.isin(y, torch.tensor(self.seen_classes, device=y.device))
             recognised = torch.zeros_like(owned)
+            self._published = 1 if _knows_experience(strategy) else 2
         else:
             aware, agnostic = recognition.task_aware, recognition.task_agnostic
             owned = recognition.owner >= 0
             recognised = recognition.chosen == recognition.owner
+            self._published = 3
         right = (aware.argmax(dim=1) == y, agnostic.argmax(dim=1) == y, recognised)
         rows = (*(owned & each for each in right), owned, torch.ones_like(owned))
         self._of_experience += torch.stack(rows).sum(dim=1)
@@ -134,5 +136,10 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
         """The shares by the beginning of their names, if there is any sample."""
         if total == 0:
             return {}
-        names = PREFIXES if self._recognises else PREFIXES[:2]
+        names = PREFIXES[: self._published]
         return {p: n / total for p, n in zip(names, right, strict=False)}
+
+
+def _knows_experience(strategy: SupervisedTemplate) -> bool:
+    """Whether a plugin makes the strategy's output task-aware."""
+    return any(getattr(p, "answers_task_aware", False) for p in strategy.plugins)

@@ -17,7 +17,7 @@ from avalanche_ext._checks import (
 from avalanche_ext.functional.batch_renorm import batch_renorm, batch_renorm_eval
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Limits = Literal["clamp", "overshoot"]
 

@@ -44,7 +44,7 @@ class ExperienceDetectors:
         class_weight: ``"balanced"`` weighs the one experience as the later ones
             together; None: each row counts alike.
         table: See `detector_table`.
-        seed: Of forests and draws, >= 0.
+        seed: Of forests and draws, in [0, 2**32).
         make_detector: Makes another classifier; None: a random forest with
             ``criterion="log_loss", max_features="log2", bootstrap=False``.
 
@@ -53,6 +53,7 @@ class ExperienceDetectors:
 
     Attributes:
         selected: The features of each experience that count, ``(S,)``.
+        widths: Of how many features each, :math:`F_m`.
         rows: ``rows[m][k - m]``, ``(N_k, S)``: m's features of samples of experience k.
         labels: Classes of the samples of each experience, ``(N_k,)``.
 
@@ -75,18 +76,27 @@ class ExperienceDetectors:
         require_whole(1, features=features, num_trees=num_trees, max_depth=max_depth)
         require_whole(1, min_samples_leaf=min_samples_leaf)
         require_whole(0, seed=seed)
+        if seed >= 2**32:
+            raise ValueError(f"seed is {seed!r}; wanted a whole number below 2**32")
         require_choice((None, "balanced"), class_weight=class_weight)
         require_choice(("balanced", "code"), table=table)
-        self.features, self.table, self.seed = features, table, seed
-        self.min_samples_leaf = min_samples_leaf
+        if make_detector is not None and not callable(make_detector):
+            raise ValueError(
+                f"make_detector is {make_detector!r}; wanted a function that makes a "
+                "classifier, or None"
+            )
+        # also of numbers of numpy
+        self.features, self.table, self.seed = int(features), table, int(seed)
+        self.min_samples_leaf = int(min_samples_leaf)
         self.forest = {
-            "n_estimators": num_trees,
-            "max_depth": max_depth,
-            "min_samples_leaf": min_samples_leaf,
+            "n_estimators": int(num_trees),
+            "max_depth": int(max_depth),
+            "min_samples_leaf": self.min_samples_leaf,
             "class_weight": class_weight,
         }
         self.make_detector = make_detector or self._random_forest
         self.selected: list[Tensor] = []
+        self.widths: list[int] = []
         self.rows: list[list[Tensor]] = []
         self.labels: list[Tensor] = []
         self._fitted: list[Detector] = []
@@ -107,7 +117,8 @@ class ExperienceDetectors:
 
         Raises:
             ValueError: If the rows are not those of one experience more than there are,
-                or not all of as many samples, at least one.
+                not all of as many samples, at least one, not as wide as before, or not
+                finite. Nothing has changed then.
         """
         sizes = [len(each) for each in (*rows, *predicted)]
         if sizes != [len(labels)] * (2 * len(self) + 2):
@@ -115,6 +126,13 @@ class ExperienceDetectors:
                 f"{len(rows)} times rows and {len(predicted)} times predictions, of "
                 f"{sizes} samples; wanted {len(self) + 1} times each, of {len(labels)}"
             )
+        self._require_widths(rows[:-1])
+        for m, each in enumerate(rows):
+            if not bool(each.isfinite().all()):
+                raise ValueError(
+                    f"the rows of experience {m} have nan or infinity; wanted finite "
+                    "numbers: are the network's weights and inputs finite?"
+                )
         newest = rows[-1]
         n = min(self.features, newest.shape[1])
         if n < self.features:
@@ -123,6 +141,7 @@ class ExperienceDetectors:
                 stacklevel=2,
             )
         self.selected.append(informative_features(newest, n).cpu())
+        self.widths.append(newest.shape[1])
         self.rows.append([])
         for own, index, each, label in zip(
             self.rows, self.selected, rows, predicted, strict=True
@@ -144,13 +163,15 @@ class ExperienceDetectors:
             Shape ``(N, T)``, float64, on the device of the rows.
 
         Raises:
-            ValueError: If there are no rows, or more than experiences.
+            ValueError: If there are no rows, more than experiences, or some of another
+                width than at `add`.
         """
         if not 1 <= len(rows) <= len(self):
             raise ValueError(
                 f"rows are of {len(rows)} experiences; wanted 1 to {len(self)}, those "
                 "known"
             )
+        self._require_widths(rows)
         self._require_fitted()
         columns = [self._inside(m, each) for m, each in enumerate(rows[:-1])]
         p = torch.stack(columns, 1) if columns else torch.empty(len(rows[0]), 0)
@@ -177,7 +198,8 @@ class ExperienceDetectors:
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, labels and features that count; the forests follow from them."""
-        return {"selected": self.selected, "rows": self.rows, "labels": self.labels}
+        names = ("selected", "widths", "rows", "labels")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put them back.
@@ -185,7 +207,7 @@ class ExperienceDetectors:
         Args:
             state: As returned by `state_dict`.
         """
-        self.selected = list(state["selected"])
+        self.selected, self.widths = list(state["selected"]), list(state["widths"])
         self.rows = [list(own) for own in state["rows"]]
         self.labels = list(state["labels"])
         self._fitted = []
@@ -200,6 +222,14 @@ class ExperienceDetectors:
             random_state=self.seed,
             **self.forest,
         )
+
+    def _require_widths(self, rows: Sequence[Tensor]) -> None:
+        for m, each in enumerate(rows):
+            if each.shape[1:] != (self.widths[m],):
+                raise ValueError(
+                    f"the rows of experience {m} are of shape {tuple(each.shape)}; "
+                    f"wanted (N, {self.widths[m]}), as when it was added"
+                )
 
     def _require_fitted(self) -> None:
         if len(self._fitted) < len(self) - 1:  # just loaded

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,8 @@ class FrozenRows:
 
     Args:
         model: Any model.
-        rows: By the name of a layer, which rows of its weight and bias are frozen,
-            bool ``(C,)``; or ``()``: all or none.
+        rows: By the name of a module, which rows of its own parameters and buffers
+            are frozen, bool ``(C,)``; or ``()``: all or none.
         resting: Modules to be kept in evaluation mode, such as normalisation.
 
     Example:
@@ -39,21 +41,17 @@ class FrozenRows:
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         for name, frozen in rows.items():
             layer = model.get_submodule(name)
-            for key, parameter in layer.named_parameters(recurse=False):
-                each = frozen.expand(parameter.shape[:1]).reshape(-1)
-                index = each.nonzero().flatten().to(parameter.device)
-                values = parameter.detach().index_select(0, index)
+            parameters = layer.named_parameters(recurse=False)
+            for key, tensor in chain(parameters, layer.named_buffers(recurse=False)):
+                each = frozen.expand(tensor.shape[:1]).reshape(-1)
+                index = each.nonzero().flatten().to(tensor.device)
+                values = tensor.detach().index_select(0, index)
                 self._kept[f"{name}.{key}".lstrip(".")] = index, values
 
     def hold_still(self) -> None:
         """Put the resting modules in evaluation mode, whatever was done to them."""
         for module in self._resting:
             module.training = False
-
-    def release(self) -> None:
-        """Put the resting modules in training mode."""
-        for module in self._resting:
-            module.training = True
 
     def zero_gradients(self, model: nn.Module) -> None:
         """Take the rows out of the gradients, so that clipping does not see them.
@@ -62,7 +60,7 @@ class FrozenRows:
             model: The same model; its parameters may have grown.
         """
         for name, (index, _) in self._kept.items():
-            gradient = model.get_parameter(name).grad
+            gradient = _tensor(model, name).grad
             if gradient is not None:
                 gradient.index_fill_(0, index, 0)
 
@@ -74,7 +72,36 @@ class FrozenRows:
             model: The same model; its parameters may have grown.
         """
         for name, (index, values) in self._kept.items():
-            model.get_parameter(name).index_copy_(0, index, values)
+            _tensor(model, name).index_copy_(0, index, values)
+
+    def release(self, model: nn.Module) -> None:
+        """Put the resting modules in training mode; a last look at the rows.
+
+        Rows that do not have their values get them back, with a warning.
+
+        Args:
+            model: The same model; its parameters may have grown.
+        """
+        for module in self._resting:
+            module.training = True
+        moved = [
+            name
+            for name, (index, values) in self._kept.items()
+            if not torch.equal(_tensor(model, name).index_select(0, index), values)
+        ]
+        if moved:
+            self.write_back(model)
+            warnings.warn(
+                f"something but the optimizer has changed frozen weights, {moved[0]} "
+                f"and {len(moved) - 1} more; they are put back",
+                stacklevel=3,
+            )
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer."""
+    owner, _, key = name.rpartition(".")
+    return getattr(model.get_submodule(owner), key)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 
 from avalanche.models import MultiHeadClassifier
-from torch import nn
+from torch import Tensor, nn
 
 from avalanche_ext._checks import require_kind
+from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.models.feature_classifier import evaluating
 
 
 def linear_head_name(model: nn.Module, head: str | None = None) -> str:
@@ -70,6 +72,35 @@ def linear_head(model: nn.Module, name: str) -> nn.Linear:
     require_kind(nn.Linear, **{name or "model": layer})
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def require_logits_of(model: nn.Module, name: str, x: Tensor) -> None:
+    """Refuse a layer whose output is not what the model gives.
+
+    Args:
+        model: Any model; found as it was.
+        name: As `linear_head_name` gives it.
+        x: Some inputs.
+
+    Raises:
+        ValueError: If the model gives another number of logits, or others. Those that
+            Avalanche's `IncrementalClassifier` masks are not compared.
+    """
+    found: list[Tensor] = []
+    handle = linear_head(model, name).register_forward_hook(
+        lambda layer, args, output: found.append(output.clone())
+    )
+    try:
+        with evaluating(model):
+            logits = model(x)
+    finally:
+        handle.remove()
+    same = len(found) == 1 and found[0].shape == getattr(logits, "shape", None)
+    if not same or not bool(((logits == found[0]) | (logits == MASKED)).all()):
+        raise ValueError(
+            f"head is {name!r}, whose output is not what {type(model).__name__} gives; "
+            "wanted the layer that gives the logits"
+        )
 
 
 def _last_layer(modules: dict[str, nn.Module], linear: list[str], model: str) -> str:

@@ -18,7 +18,7 @@ from avalanche_ext.models.unit_layers import (
 )
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class MaskedAccuracy:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
+from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
 from avalanche_ext._checks import require_whole
@@ -139,6 +141,27 @@ class Submodels:
         alone = self.unpruned_first and len(self) == 1
         return [{}] if answering and alone else self.keeps
 
+    def new_of(self, classes: Sequence[int], *, strict: bool) -> tuple[int, ...]:
+        """Classes that none of them knows.
+
+        Args:
+            classes: Class ids.
+            strict: Whether there may be no others.
+
+        Returns:
+            Those without a submodel.
+
+        Raises:
+            ValueError: If there are others and ``strict``.
+        """
+        again = sorted(set(classes) & set(self.known))
+        if again and strict:
+            raise ValueError(
+                f"classes {again} were learned before; wanted new classes only, or "
+                "on_repeat='ignore'"
+            )
+        return tuple(label for label in classes if label not in again)
+
     def owners(self, targets: Tensor) -> Tensor:
         """Which submodel knows the class of each sample.
 
@@ -158,8 +181,8 @@ class Submodels:
 
         Returns:
             By layer, bool ``(C,)``: units of any submodel, and the head's rows of their
-            classes. All other modules with parameters (norms, PReLU) are frozen whole:
-            True, of shape ``()``.
+            classes. All other modules with parameters or buffers of their own (norms,
+            PReLU) are frozen whole: True, of shape ``()``.
         """
         if not len(self):
             return {}
@@ -169,7 +192,11 @@ class Submodels:
         for own in self.classes:
             rows[self.head][list(own)] = True
         for name, module in model.named_modules():
-            if name not in rows and any(True for _ in module.parameters(False)):
+            held = any(
+                True for _ in chain(module.parameters(False), module.buffers(False))
+            )
+            growing = isinstance(module, DynamicModule)  # the host's own business
+            if held and name not in rows and not growing:
                 rows[name] = torch.ones((), dtype=torch.bool)
         return rows
 

@@ -25,13 +25,13 @@ from avalanche_ext.buffers.held_back import HeldBack
 from avalanche_ext.buffers.reference_samples import ReferenceSamples
 from avalanche_ext.functional.pruning import Step
 from avalanche_ext.functional.relevance import Capacity
+from avalanche_ext.models import linear_head as heads
 from avalanche_ext.models.cosine_classifier import classes_in
 from avalanche_ext.models.cut_inputs import probe_inputs
 from avalanche_ext.models.frozen_rows import FrozenRows, reinitialize_rows
-from avalanche_ext.models.linear_head import linear_head, linear_head_name
 from avalanche_ext.models.submodel import Submodel
 from avalanche_ext.models.submodels import NORMS, Submodels, widened
-from avalanche_ext.models.unit_layers import mask_sites
+from avalanche_ext.models.unit_layers import mask_sites, unit_layers
 
 
 class RelevanceFreezingPlugin(SupervisedPlugin):
@@ -94,6 +94,9 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         2502.10789, 2025; Ede et al., Explain to Not Forget, arXiv 2205.01929, 2022.
     """
 
+    #: For metrics: whose answers are no task-agnostic ones.
+    answers_task_aware = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -125,6 +128,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         require_whole(0, patience=patience)
         if prune_step != "bins":
             require_whole(1, prune_step=prune_step)
+            prune_step = int(prune_step)
         on = (True, False)
         require_choice(on, prune_head=prune_head, mask_batchnorm=mask_batchnorm)
         require_choice(
@@ -137,14 +141,18 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
             validation_fraction, stream=valid_stream, generator=generator
         )
         x = probe_inputs(model, input_shape)
-        name = linear_head_name(model, head)
-        self.lrp = lrp or LRP()
+        name = heads.linear_head_name(model, head)
+        heads.require_logits_of(model, name, x)
+        self.lrp = LRP() if lrp is None else lrp
         require_kind(LRP, lrp=self.lrp)
         sites = mask_sites(model, x, mask_batchnorm=mask_batchnorm)
         self.submodels = Submodels(name, sites, unpruned_first=evaluate_unpruned_first)
-        rows = range(linear_head(model, name).out_features)
+        rows = range(heads.linear_head(model, name).out_features)
         self.lrp.require_supported(self.submodels.whole(model, rows).network, x)
-        self.reference = reference or ReferenceSamples()
+        self.reference = ReferenceSamples() if reference is None else reference
+        require_kind(ReferenceSamples, reference=self.reference)
+        require_kind(ReferenceSamples, reference=self.reference)
+        self.input_shape = tuple(input_shape)
         self.acc_drop, self.prune_step = acc_drop, prune_step
         self.min_units, self.patience = min_units, patience
         self.validation_fraction = validation_fraction
@@ -162,14 +170,20 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Hold validation samples back."""
-        self.learning = self._new_classes(strategy.experience)
+        classes, strict = classes_in(strategy.experience), self.on_repeat == "raise"
+        self.learning = self.submodels.new_of(classes, strict=strict)
         self._valid = self.validation.take(strategy)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Note the rows that must not move."""
         model, head = strategy.model, self.submodels.head
+        if unit_layers(model).keys() != self.submodels.sites.keys():
+            raise ValueError(
+                f"the strategy's model has layers {list(unit_layers(model))}; wanted "
+                f"those of the plugin's model, {list(self.submodels.sites)}"
+            )
         self._answering.clear()
-        n = linear_head(model, head).out_features
+        n = heads.linear_head(model, head).out_features
         if max(self.learning, default=0) >= n:
             raise ValueError(f"classes are {self.learning}; wanted all below {n}")
         if not len(self.submodels):
@@ -198,7 +212,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Find the submodel of the experience."""
-        self._frozen.release()
+        self._frozen.release(strategy.model)
         self._frozen = FrozenRows(strategy.model, {})
         classes, valid = self.learning, self._valid
         self.learning, self._valid = (), None
@@ -248,16 +262,12 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         """How the experiences share the units of each layer.
 
         Returns:
-            By layer, see `avalanche_ext.functional.relevance.capacity`.
+            See `avalanche_ext.functional.relevance.capacity`.
         """
         return self.submodels.capacity()
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes kept between experiences.
-
-        Returns:
-            ``{"masks": bytes}``.
-        """
+        """Bytes kept between experiences, as ``{"masks": bytes}``."""
         return {"masks": self.submodels.memory_bytes()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -278,21 +288,10 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self.accuracies = list(state["accuracies"])
         self.submodels.load_state_dict(state["submodels"])
 
-    def _new_classes(self, experience: CLExperience) -> tuple[int, ...]:
-        """Classes that no submodel knows."""
-        known, classes = set(self.submodels.known), classes_in(experience)
-        again = [label for label in classes if label in known]
-        if again and self.on_repeat == "raise":
-            raise ValueError(
-                f"classes {again} of experience {experience.current_experience} were "
-                "learned before; wanted new classes only, or on_repeat='ignore'"
-            )
-        return tuple(label for label in classes if label not in known)
-
     def _tell_capacity(self) -> None:
         """Warn, or raise, where nothing but the head is left to train."""
         table = self.capacity()
-        if any(layer.free for layer in table.values()):
+        if not table or any(layer.free for layer in table.values()):
             return
         text = f"no unit is free, only the head is trained: {table}; wanted more units"
         if self.strict_capacity:

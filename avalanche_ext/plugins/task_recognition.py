@@ -60,7 +60,8 @@ class TaskRecognitionPlugin(SupervisedPlugin):
     experience in all submodels, and fits the detectors. ``after_eval_forward`` sets
     ``strategy.recognition``, a `Recognition`, and, unless ``eval_mode`` is
     ``"task_aware"``, ``strategy.mb_output`` to its ``task_agnostic``: other classes get
-    -1000. Within training the experience that is being learned cannot be chosen yet.
+    -1000. Within training, samples of the experience that is being learned cannot be
+    recognised yet: they keep the strategy's own answer.
     Keeps between experiences: for each pair of submodel m and experience k >= m the few
     features of its reference samples, ``4 S`` bytes a sample, and the forests, which a
     checkpoint makes anew from them. No image is kept.
@@ -111,8 +112,8 @@ class TaskRecognitionPlugin(SupervisedPlugin):
         self.submodels = submodels
         self.detectors = ExperienceDetectors() if detectors is None else detectors
         self.layers = None if layers is None else tuple(layers)
-        self.lrp = lrp or LRP()
-        self.reference = reference or ReferenceSamples()
+        self.lrp = LRP() if lrp is None else lrp
+        self.reference = ReferenceSamples() if reference is None else reference
         require_kind(ExperienceDetectors, detectors=self.detectors)
         require_kind(LRP, lrp=self.lrp)
         require_kind(ReferenceSamples, reference=self.reference)
@@ -175,7 +176,12 @@ class TaskRecognitionPlugin(SupervisedPlugin):
         if self.task_aware == "submodels":
             of_owner = wide[owner.clamp(min=0), at]
             task_aware = torch.where(owner[:, None] >= 0, of_owner, task_aware)
-        recognition = Recognition(owner, chosen, task_aware, wide[chosen, at])
+        task_agnostic = wide[chosen, at]
+        if strategy._eval_streams is not None:
+            # within training: what is being learned cannot be recognised yet
+            finished = owner[:, None] >= 0
+            task_agnostic = torch.where(finished, task_agnostic, strategy.mb_output)
+        recognition = Recognition(owner, chosen, task_aware, task_agnostic)
         strategy.recognition = recognition
         if self.eval_mode == "task_agnostic":
             strategy.mb_output = recognition.task_agnostic

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -146,8 +147,7 @@ class ReReLRP(ResidentTemplate):
         require_choice(passes, recognition_pass=recognition_pass)
         if recognition_pass == "stacked" and mask_batchnorm is False:
             raise ValueError(
-                "recognition_pass is 'stacked' and mask_batchnorm False; wanted 'each' "
-                "or 'auto'"
+                "recognition_pass is 'stacked' and mask_batchnorm False; wanted 'each'"
             )
         if base_kwargs.get("compile"):
             raise ValueError(
@@ -195,8 +195,7 @@ class ReReLRP(ResidentTemplate):
         stacked = stacked and mask_batchnorm
         networks: Any = submodels.stack if stacked else submodels.all_of
         recognition = TaskRecognitionPlugin(
-            # detectors learn from what they will see for good: never the unpruned
-            lambda s: networks(s.model, answering=not s.is_training),
+            partial(_now, networks),
             detectors=detectors,
             layers=recognition_layers,
             lrp=lrp,
@@ -226,7 +225,11 @@ class ReReLRP(ResidentTemplate):
         self.reference_per_class = reference_per_class
         self.reference_selection = reference_selection
         self.reference_transform = reference_transform
-        self.composite, self.start = composite, start
+        # of zennit's objects the kind: they hold hooks
+        named = isinstance(composite, str)
+        self.composite = composite if named else type(composite).__name__
+        self.canonizers = canonizers and tuple(type(c).__name__ for c in canonizers)
+        self.start = start
         self.features, self.num_trees, self.max_depth = features, num_trees, max_depth
         self.min_samples_leaf, self.class_weight = min_samples_leaf, class_weight
         self.table, self.seed, self.eval_mode = table, seed, eval_mode
@@ -262,7 +265,12 @@ class ReReLRP(ResidentTemplate):
         Returns:
             ``capacity``: units of each layer by experience; ``heatmaps``: where on an
             image each submodel finds its prediction.
+
+        Raises:
+            ValueError: If nothing is learned yet.
         """
+        if not len(self._freezing.submodels):
+            raise ValueError("no experience is learned yet; wanted training first")
         x = test_stream[0].dataset.eval()[0][0][None].to(self.device)
         networks = self._freezing.submodels.all_of(self.model)
         lrp = self._freezing.lrp
@@ -285,3 +293,8 @@ class ReReLRP(ResidentTemplate):
         unseen = torch.ones(output.shape[1], dtype=torch.bool)
         unseen[self._freezing.submodels.known + list(self._freezing.learning)] = False
         return output.masked_fill(unseen.to(output.device), MASKED)
+
+
+def _now(networks: Callable[..., Any], strategy: Any) -> Any:
+    """Submodels as they answer; detectors learn from those they will see for good."""
+    return networks(strategy.model, answering=not strategy.is_training)

@@ -10,7 +10,7 @@ from zennit.canonizers import NamedMergeBatchNorm
 from zennit.composites import EpsilonPlus, LayerMapComposite, layer_map_base
 from zennit.rules import Pass
 
-from avalanche_ext import CosineClassifier, FeatureClassifier
+from avalanche_ext import CosineClassifier, FeatureClassifier, MobileNetV1
 from avalanche_ext.attribution import LRP
 
 X = torch.linspace(-1, 1, 2 * 2 * 6 * 6).view(2, 2, 6, 6)
@@ -72,6 +72,22 @@ class Scale(nn.Module):
         return self.factor * x
 
 
+class AlwaysDropped(nn.Module):
+    """A dropout that knows no evaluation mode."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x)
+
+
+class WithToken(nn.Module):
+    """Attention in a network that has a parameter for its sake."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(4))
+        self.attention = nn.MultiheadAttention(4, 2)
+
+
 def pruned():
     layer = nn.Conv2d(4, 4, 1)
     return prune.l1_unstructured(layer, "weight", amount=0.5)
@@ -112,7 +128,22 @@ REFUSED = {
         Block(stacked),
         "of 1 .*, 2 arrives at .*; the last layer with too much is '0'.*composite=",
     ),
-    "product": (Block(lambda a, b: a * b), "does not conserve relevance"),
+    "product": (
+        Block(lambda a, b: a * b),
+        "does not conserve relevance.*; the (last )?layers? with too",
+    ),
+    "gate": (
+        Block(lambda a, b: a.sigmoid() * 1e-3),
+        "of 1 .* arrives .*; the layers with too little are all up to '1.conv'",
+    ),
+    "random": (
+        AlwaysDropped(),
+        "in evaluation mode, Sequential gives other logits when it runs again",
+    ),
+    "infinite": (
+        nn.Threshold(torch.inf, torch.inf),
+        "the logits of Sequential are not fin",
+    ),
 }
 
 
@@ -130,9 +161,14 @@ def test_other_heads_attention_and_recurrence_are_refused():
     cosine = FeatureClassifier(nn.Flatten(), CosineClassifier(72, n_classes=3))
     with pytest.raises(ValueError, match="CosineClassifier, has parameters of its own"):
         LRP().require_supported(cosine, X)
-    for layer in (nn.LSTM(4, 4), nn.MultiheadAttention(4, 2), nn.Conv1d(4, 4, 1)):
+    for layer in (nn.LSTM(4, 4), nn.Conv1d(4, 4, 1)):
         with pytest.raises(ValueError, match="has parameters of its own"):
             LRP().require_supported(net(layer), X)
+    anything = LayerMapComposite([(nn.Module, Pass())])
+    for lrp in (LRP(), LRP(composite=anything)):
+        message = r"'1.attention', a MultiheadAttention, is attention"
+        with pytest.raises(ValueError, match=message):
+            lrp.require_supported(net(WithToken()), X)
     with pytest.raises(ValueError, match="is compiled"):
         model = net()
         model._compiled_call_impl = model.forward
@@ -142,6 +178,16 @@ def test_other_heads_attention_and_recurrence_are_refused():
 @pytest.mark.parametrize("join", [torch.add, lambda a, b: torch.cat([a, b], 1)[:, :4]])
 def test_branches_may_be_joined_by_sums_and_by_concatenation(join):
     LRP().require_supported(net(Block(join)), X)
+
+
+@pytest.mark.parametrize("side", [1, 8])
+def test_maps_that_are_mostly_padding_are_fine(side):
+    # from 1 x 1 maps on, a window of 3 x 3 has one value and eight zeros
+    network = MobileNetV1(width=0.25, in_channels=1)
+    model = FeatureClassifier(network, nn.Linear(network.feature_size, 4))
+    LRP().require_supported(
+        model, torch.linspace(-1, 1, side**2).view(1, 1, side, side)
+    )
 
 
 def test_groups_prelu_dropout_and_blank_inputs_are_fine():

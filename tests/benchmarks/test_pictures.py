@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -96,3 +97,27 @@ def test_run_draws_once_at_its_end_and_fails_by_no_picture(
     assert pictures == ([] if fails else ["capacity.png"])
     assert main(["run", "naive", "--resume", "--out", str(tmp_path)]) == 0
     assert len(calls) == 1 and sum(calls[0]) == 355
+
+
+def test_pictures_that_a_kill_prevented_are_written_on_resume(tmp_path, monkeypatch):
+    def figures(strategy, test_stream):
+        return {"capacity": Figure(figsize=(1, 1))}
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    monkeypatch.setattr(Naive, "figures", figures, raising=False)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("benchmarks.run.write_pictures", kill)
+        main([*NAIVE, "--out", str(tmp_path)])
+    folder = tmp_path / "naive" / "0"
+    matrix = (folder / "accuracy.csv").read_bytes()
+    assert json.loads((folder / "run.json").read_text())["finished"]
+    assert main(["run", "naive", "--resume", "--out", str(tmp_path)]) == 0
+    assert (folder / "accuracy.csv").read_bytes() == matrix
+    names = {"run.json", "accuracy.csv", "checkpoint.pt", "config.yaml", "log.txt"}
+    assert {path.name for path in folder.iterdir()} == names | {"pictures"}
+    assert [path.name for path in folder.rglob("*.png")] == ["capacity.png"]

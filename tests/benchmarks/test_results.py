@@ -50,6 +50,10 @@ def test_folder_holds_results_only_when_an_experience_is_finished(tmp_path):
     assert folder.holds_results and not folder.is_finished
     folder.write([[1.0], [0.5]], {"recipe": "naive", "finished": True})
     assert folder.is_finished
+    folder.drawing.touch()
+    assert folder.is_finished  # there is nothing to make pictures of
+    folder.checkpoint.touch()
+    assert not folder.is_finished
 
 
 def test_runs_are_read_once_each_from_any_folder_above(tmp_path):

@@ -81,7 +81,7 @@ def test_heatmaps_are_symmetric_about_zero_and_sum_over_channels(rng, tmp_path):
 def test_heatmaps_without_channels_are_those_with_one(rng):
     image = torch.full((1, 4, 4), 3.0)
     maps = torch.randn(2, 4, 4, generator=rng)
-    ours, same = (heatmap_figure(image, m, "ab") for m in (maps, maps[:, None]))
+    ours, same = (heatmap_figure(image, m, ["a", "b"]) for m in (maps, maps[:, None]))
     for one, two in zip(ours.axes, same.axes, strict=True):
         assert (one.images[0].get_array() == two.images[0].get_array()).all()
     assert ours.axes[0].images[0].get_array().shape == (4, 4)
@@ -90,16 +90,20 @@ def test_heatmaps_without_channels_are_those_with_one(rng):
 def test_figures_are_not_among_those_that_pyplot_keeps(rng):
     before = pyplot.get_fignums()
     capacity_figure(layers(2, 2))
-    heatmap_figure(torch.ones(1, 2, 2), torch.randn(1, 2, 2, generator=rng), "a")
+    heatmap_figure(torch.ones(1, 2, 2), torch.randn(1, 2, 2, generator=rng), ["a"])
     assert pyplot.get_fignums() == before
 
 
 @pytest.mark.parametrize(
-    "capacity", [{}, {"a": Capacity([1], [0], 1), "b": Capacity([1, 0], [0, 0], 1)}]
+    "capacity", [{"a": Capacity([1], [0], 1), "b": Capacity([1, 0], [0, 0], 1)}]
 )
 def test_capacity_figure_refuses_what_it_cannot_stack(capacity):
     with pytest.raises(ValueError, match=f"capacity has {len(capacity)} layers"):
         capacity_figure(capacity)
+    with pytest.raises(ValueError, match="capacity is empty; wanted at least one"):
+        capacity_figure({})
+    with pytest.raises(ValueError, match="capacity is None; wanted a Mapping"):
+        capacity_figure(None)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +112,11 @@ def test_capacity_figure_refuses_what_it_cannot_stack(capacity):
         (torch.zeros(4, 4), torch.zeros(1, 4, 4), "a", r"image is \(4, 4\)"),
         (torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), "a", r"heatmaps \(1, 4, 5\)"),
         (torch.zeros(1, 4, 4), torch.zeros(0, 4, 4), "", r"heatmaps \(0, 4, 4\)"),
-        (torch.zeros(1, 4, 4), torch.zeros(2, 4, 4), "a", "1 titles; wanted 2"),
-        (torch.zeros(1, 4, 4), torch.full((1, 4, 4), torch.nan), "a", "heatmaps has"),
+        (torch.zeros(1, 4, 4), torch.zeros(2, 4, 4), ["a"], "1 titles; wanted 2"),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), "a", "titles is 'a'; wanted a li"),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), [3], r"titles is \[3\]; wanted"),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), None, "titles is None; wanted"),
+        (torch.zeros(1, 4, 4), torch.full((1, 4, 4), torch.nan), ["a"], "heatmaps has"),
         ([[0.0]], torch.zeros(1, 4, 4), "a", "image is .* wanted a Tensor"),
     ],
 )

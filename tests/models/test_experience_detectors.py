@@ -263,23 +263,6 @@ def test_one_class_a_side_and_any_labels_are_told_apart(rng):
         assert (p.argmax(1) == k).double().mean() > 0.8
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"features": 0}, "features is 0; wanted a whole number, at least 1"),
-        ({"num_trees": 1.5}, "num_trees is 1.5; wanted a whole number, at least 1"),
-        ({"max_depth": 0}, "max_depth is 0; wanted"),
-        ({"min_samples_leaf": 0}, "min_samples_leaf is 0; wanted"),
-        ({"seed": -1}, "seed is -1; wanted a whole number, at least 0"),
-        ({"class_weight": "even"}, "class_weight is 'even'; wanted one of None, 'bal"),
-        ({"table": "even"}, "table is 'even'; wanted one of 'balanced', 'code'"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        ExperienceDetectors(**options)
-
-
 def test_rows_that_do_not_fit_are_refused_and_change_nothing(rng):
     detectors, _ = filled(rng, 1)
     rows, predicted, labels = experience(1, rng, 6)
@@ -289,6 +272,9 @@ def test_rows_that_do_not_fit_are_refused_and_change_nothing(rng):
         ((rows, predicted, labels[:5]), r"\[6, 6, 6, 6\] samples; wanted .* of 5"),
         (([], [], labels), "0 times rows and 0 times"),
         (([r[:0] for r in rows], [p[:0] for p in predicted], labels[:0]), r"\(N, F\)"),
+        (([rows[0][:, 1:], rows[1]], predicted, labels), r"0 are of .*\(N, 14\), as"),
+        (([rows[0], rows[1] / 0], predicted, labels), "experience 1 have nan or inf"),
+        (([rows[0] + torch.nan, rows[1]], predicted, labels), "experience 0 have nan"),
     ]:
         with pytest.raises(ValueError, match=message):
             detectors.add(*wrong)
@@ -297,3 +283,8 @@ def test_rows_that_do_not_fit_are_refused_and_change_nothing(rng):
         message = f"rows are of {len(asked)} experiences; wanted 1 to 1, those known"
         with pytest.raises(ValueError, match=message):
             detectors.probabilities(asked)
+    for asked in (rows[0][:, 1:], torch.cat([rows[0]] * 2, 1), rows[0][0]):
+        with pytest.raises(
+            ValueError, match=r"experience 0 .* wanted \(N, 14\), as wh"
+        ):
+            detectors.probabilities([asked])

@@ -117,7 +117,7 @@ def test_resting_modules_alone_leave_training_mode_and_return():
     net(torch.randn(4, 2, 4, 4))
     assert torch.equal(net[1].running_mean, before)
     assert [m for m in net.modules() if not m.training] == [net[1]]
-    frozen.release()
+    frozen.release(net)
     assert all(m.training for m in net.modules())
 
 
@@ -158,3 +158,14 @@ def test_new_rows_are_those_of_a_new_layer(name, rng):
     reinitialize_rows(layer, ~rows)
     for key, value in layer.named_parameters():
         assert_close(value, new[key], rtol=0, atol=0)
+
+
+def test_rows_that_something_else_moved_are_put_back_with_a_warning():
+    net = small()
+    frozen = FrozenRows(net, {"0": torch.ones((), dtype=torch.bool)})
+    before = net[0].weight.detach().clone()
+    frozen.release(net)  # nothing moved, nothing is said
+    net[0].weight.data.mul_(0.9)
+    with pytest.warns(UserWarning, match="0.weight and 0 more; they are put back"):
+        frozen.release(net)
+    assert torch.equal(net[0].weight, before)

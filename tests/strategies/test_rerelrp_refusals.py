@@ -42,6 +42,7 @@ REFUSED = [
     ({"start": "two"}, "start is 'two'"),
     ({"head": "fc"}, "head is 'fc'; wanted the name of a linear"),
     ({"head": 3}, "head is 3"),
+    ({"head": "feature_extractor.4"}, "head is 'feature_extractor.4', whose output"),
     ({"prune_head": 1}, "prune_head is 1"),
     ({"mask_batchnorm": "yes"}, "mask_batchnorm is 'yes'"),
     ({"prune_step": 0}, "prune_step is 0"),

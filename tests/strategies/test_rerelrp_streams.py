@@ -196,7 +196,7 @@ def test_experiences_may_be_of_one_class_with_a_warning(sizes):
         if size > 1:
             strategy.train(experience)
             continue
-        with pytest.warns(match="accuracy on validation samples is 100.0 % of 1 class"):
+        with pytest.warns(match="one class alone is always told right"):
             strategy.train(experience)
         keep = strategy._freezing.submodels.keeps[-1]
         assert {int(units.sum()) for units in keep.values()} == {1}
@@ -208,9 +208,7 @@ def test_classes_that_come_back_are_refused_before_anything_changes():
     stream, strategy = stream_of().train_stream, rerelrp()
     strategy.train(stream[:2])
     before = {k: v.clone() for k, v in strategy.model.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"classes \[0, 1\] of experience 0 were learned"
-    ):
+    with pytest.raises(ValueError, match=r"classes \[0, 1\] were learned before"):
         strategy.train(stream[0])
     for name, value in strategy.model.state_dict().items():
         assert torch.equal(value, before[name])
