@@ -22,9 +22,8 @@ SMOKE = {
     "network": "small_cnn",
     "acc_drop": 5.0,
     "num_trees": 50,
-    "train_epochs": 2,
-    "train_mb_size": 32,
-    "lr": 0.02,
+    "train_mb_size": 8,
+    "lr": 0.05,
     "momentum": 0.9,
     "milestones": (),
 }
