@@ -24,27 +24,27 @@ run() { # name of the row, recipe, its options
   "${python[@]}" -m benchmarks run "$2" "${@:3}" --metrics task_recognition --loggers text --threads 1 --resume --out "$out/$1"
 }
 
-compare() { # name of the data, ReReLRP's recipe and number of its options, those, images for iCaRL, options of every run
+compare() { # name of the data, ReReLRP's recipe and number of its options, those, images and rate of iCaRL, options of every run
   local name=$1 recipe=$2 n=$3; shift 3
   local own=("${@:1:n}"); shift "$n"
-  local few=$1 many=$2; shift 2
+  local few=$1 many=$2 rate=$3; shift 3
   for seed in ${SEEDS:-0 1 2}; do
     local every=("$@" --class_order natural --images_per_class 1000 --seed "$seed" --eval-every "${EVERY:-1}")
     run "${name}_rerelrp" "$recipe" "${own[@]}" "${every[@]}"
     run "${name}_naive" naive "${every[@]}"
     run "${name}_ewc" ewc "${every[@]}"
     run "${name}_lwf" lwf "${every[@]}"
-    run "${name}_icarl" icarl --exemplars "$few" "${every[@]}"
-    run "${name}_icarl_all" icarl --exemplars "$many" "${every[@]}"
+    run "${name}_icarl" icarl --exemplars "$few" "${every[@]}" --lr "$rate"
+    run "${name}_icarl_all" icarl --exemplars "$many" "${every[@]}" --lr "$rate"
   done
 }
 
 for data in ${DATA:-mnist cifar10}; do
   case $data in
-    mnist) compare mnist rerelrp_mnist 0 410 7800 --stream split_mnist --dataset-root "$mnist_root" \
+    mnist) compare mnist rerelrp_mnist 0 410 7800 0.2 --stream split_mnist --dataset-root "$mnist_root" \
       --network small_cnn --feature_size 256 --train_epochs 2 --train_mb_size 64 --lr 0.02 "$@" ;;
     cifar10) compare cifar10 rerelrp_cifar10 10 --acc_drop 5 --patience 20 --reference_per_class 134 --features 100 --num_trees 100 \
-      520 2100 --stream split_cifar10 --dataset-root "$cifar10_root" \
+      520 2100 0.02 --stream split_cifar10 --dataset-root "$cifar10_root" \
       --network cifarnet --train_epochs 15 --train_mb_size 64 --lr 0.02 --momentum 0.9 "$@" ;;
   esac
 done
