@@ -29,8 +29,9 @@ class MemoryBytes(PluginMetric[dict[str, int]]):
     """Bytes the strategy keeps besides the model it trains, after each experience.
 
     Published as ``Memory_Bytes/train_phase/<stream>_stream/<kind>`` with kind
-    ``exemplars``, ``latents``, ``importances``, ``frozen_copies``, ``tensors`` where
-    there are any, and always ``total``. See :func:`memory_bytes` for what is counted.
+    ``exemplars``, ``latents``, ``importances``, ``frozen_copies``, ``masks``,
+    ``relevance_rows``, ``detectors``, ``tensors`` where there are any, and always
+    ``total``. See :func:`memory_bytes` for what is counted.
 
     Callbacks: ``after_training_exp`` measures and publishes. The evaluator runs after
     the plugins given to the strategy, so they have updated their memory by then.
