@@ -14,8 +14,6 @@ from avalanche_ext.functional.relevance import accumulated_relevance
 from avalanche_ext.models.masked_accuracy import MaskedAccuracy
 from avalanche_ext.models.submodels import Submodels
 
-_CHUNK = 256  # samples a pass
-
 Samples = tuple[Tensor, Tensor]
 
 
@@ -53,10 +51,7 @@ def prune_by_relevance(
     network = submodels.whole(model, classes).network
     x, y = reference
     local = torch.searchsorted(torch.tensor(classes, device=y.device), y.contiguous())
-    relevance = accumulated_relevance(
-        lrp(network, a, b).units
-        for a, b in zip(torch.split(x, _CHUNK), torch.split(local, _CHUNK), strict=True)
-    )
+    relevance = accumulated_relevance([lrp(network, x, local).units])
     place: dict[str, Any] = {"head": submodels.head, "sites": submodels.sites}
     with MaskedAccuracy(model, *validation, classes, **place) as accuracy:
         found = prune(

@@ -107,27 +107,11 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
         """Publish the shares of the experience, and add its counts to the stream's."""
         self._of_stream += self._of_experience
         *right, _, every = self._of_experience.tolist()
-        return [
-            MetricValue(
-                self,
-                get_metric_name(f"{prefix}_Exp", strategy, add_experience=True),
-                share,
-                strategy.clock.train_iterations,
-            )
-            for prefix, share in self._shares(right, every).items()
-        ]
+        return self._values(strategy, self._shares(right, every), stream=False)
 
     def after_eval(self, strategy: SupervisedTemplate) -> list[MetricValue]:
         """Publish the shares of the stream."""
-        return [
-            MetricValue(
-                self,
-                get_metric_name(f"{prefix}_Stream", strategy, add_task=False),
-                share,
-                strategy.clock.train_iterations,
-            )
-            for prefix, share in self.result().items()
-        ]
+        return self._values(strategy, self.result(), stream=True)
 
     def __str__(self) -> str:
         return "TaskRecognition_Acc"
@@ -138,6 +122,16 @@ class TaskRecognitionAccuracy(PluginMetric[dict[str, float]]):
             return {}
         names = PREFIXES[: self._published]
         return {p: n / total for p, n in zip(names, right, strict=False)}
+
+    def _values(
+        self, strategy: SupervisedTemplate, shares: dict[str, float], *, stream: bool
+    ) -> list[MetricValue]:
+        """The shares under their full names."""
+        level, step = "Stream" if stream else "Exp", strategy.clock.train_iterations
+        one = {"add_experience": not stream, "add_task": not stream}
+        names = [get_metric_name(f"{p}_{level}", strategy, **one) for p in shares]
+        values = zip(names, shares.values(), strict=True)
+        return [MetricValue(self, name, share, step) for name, share in values]
 
 
 def _knows_experience(strategy: SupervisedTemplate) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ext.functional.functional_prior import MASKED
 from avalanche_ext.models.feature_classifier import evaluating
 from avalanche_ext.models.unit_layers import (
     Keep,
@@ -18,9 +19,6 @@ from avalanche_ext.models.unit_layers import (
     unit_axis,
     unit_counts,
 )
-
-#: Logit of classes that are not the submodel's own, as Avalanche has it.
-NOT_OWN = -1000.0
 
 
 class SubmodelStack(nn.Module):
@@ -109,7 +107,7 @@ class SubmodelStack(nn.Module):
             row[list(classes)] = True
         others = ~own.to(logits.device)[:, None]
         each = logits.reshape(n, len(x), logits.shape[1])
-        return each.masked_fill(others, NOT_OWN).flatten(0, 1)
+        return each.masked_fill(others, MASKED).flatten(0, 1)
 
 
 def _masking(off: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:

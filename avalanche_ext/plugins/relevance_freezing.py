@@ -151,7 +151,6 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self.lrp.require_supported(self.submodels.whole(model, rows).network, x)
         self.reference = ReferenceSamples() if reference is None else reference
         require_kind(ReferenceSamples, reference=self.reference)
-        require_kind(ReferenceSamples, reference=self.reference)
         self.input_shape = tuple(input_shape)
         self.acc_drop, self.prune_step = acc_drop, prune_step
         self.min_units, self.patience = min_units, patience
@@ -218,13 +217,13 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self.learning, self._valid = (), None
         if not classes:
             return
-        own = self.submodels.whole(strategy.model, classes)
+        model, head = strategy.model, self.submodels.head
         found = prune_by_relevance(
-            strategy.model,
+            model,
             self.submodels,
             classes,
             lrp=self.lrp,
-            reference=self.reference.of(strategy, own.network, own.head, classes),
+            reference=self.reference.of(strategy, model, head, classes),
             validation=self.reference.load(strategy, valid, classes),
             acc_drop=self.acc_drop,
             prune_head=self.prune_head,

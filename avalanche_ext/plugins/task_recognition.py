@@ -24,8 +24,6 @@ from avalanche_ext.models.experience_detectors import ExperienceDetectors
 from avalanche_ext.models.submodel_stack import SubmodelStack
 from avalanche_ext.models.submodels import owners_of, widened
 
-_CHUNK = 256  # reference samples a pass
-
 
 class Recognition(NamedTuple):
     """What is known of an evaluation batch; ``strategy.recognition`` for metrics.
@@ -142,12 +140,8 @@ class TaskRecognitionPlugin(SupervisedPlugin):
         else:
             network, head = submodels[-1].network, submodels[-1].head
         x, y = self.reference.of(strategy, network, head, classes[-1])
-        parts = [
-            relevance_rows(self.lrp, submodels, chunk, self.layers)
-            for chunk in torch.split(x, _CHUNK)
-        ]
-        of_each = [zip(*part, strict=True) for part in zip(*parts, strict=True)]
-        logits, rows = zip(*([torch.cat(t) for t in m] for m in of_each), strict=True)
+        found = relevance_rows(self.lrp, submodels, x, self.layers)
+        logits, rows = zip(*found, strict=True)
         self.detectors.add(rows, [z.argmax(1) for z in logits], y)
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:

@@ -89,7 +89,9 @@ def test_units_go_from_the_least_relevant_on_until_accuracy_breaks(name, start):
 def test_reference_samples_in_many_passes_are_one_set(monkeypatch):
     net, ours, x, y = learned()
     whole = pruned(net, ours, x, y)
-    monkeypatch.setattr("avalanche_ext.attribution.pruning._CHUNK", 7)
+    monkeypatch.setattr("avalanche_ext.attribution.lrp._FIRST_PASS", 7)
+    few = {"cpu": 1, "cuda": 1}
+    monkeypatch.setattr("avalanche_ext.attribution.lrp._PASS_BYTES", few)
     parts = pruned(net, ours, x, y)
     turned = pruned(net, ours, x, y, reference=(x[::2].flip(0), y[::2].flip(0)))
     for other in (parts, turned):
