@@ -10,9 +10,10 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from avalanche_ext import CifarResNet, FeatureClassifier
-from avalanche_ext.attribution.canonizers import NORMS
+from avalanche_ext.attribution.canonizers import Norm
 from avalanche_ext.attribution.propagation import propagate
 from avalanche_ext.attribution.rules import named_composite
+from avalanche_ext.models.unit_layers import UnitLayer
 
 
 def state_of(golden, prefix):
@@ -81,7 +82,7 @@ def _filled(net, state):
 
 def with_statistics(model, generator):
     """Norms as after training, in place."""
-    for norm in (m for m in model.modules() if isinstance(m, NORMS)):
+    for norm in (m for m in model.modules() if isinstance(m, Norm)):
         for name, low, high in (
             ("weight", 0.5, 1.5),
             ("bias", -0.4, 0.4),
@@ -149,7 +150,7 @@ def without_biases(model):
     for module in model.modules():
         for name in ("bias", "running_mean"):
             value = getattr(module, name, None)
-            if value is not None and isinstance(module, (nn.Conv2d, nn.Linear, *NORMS)):
+            if value is not None and isinstance(module, UnitLayer | Norm):
                 zero = torch.zeros_like(value)
                 setattr(module, name, nn.Parameter(zero) if name == "bias" else zero)
 

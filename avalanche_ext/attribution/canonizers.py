@@ -9,16 +9,13 @@ from avalanche.models import IncrementalClassifier
 from torch import Tensor, nn
 
 from avalanche_ext.models.batch_renorm import BatchRenorm
+from avalanche_ext.models.unit_layers import UnitLayer
 
-Unit = nn.Conv2d | nn.Linear
+#: Norms that can be merged into the layers before them.
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm | BatchRenorm
 
-#: Layers whose outputs are units, and norms that can be merged into them.
-UNITS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, BatchRenorm)
 
-
-def norm_pairs(model: nn.Module) -> Iterator[tuple[Unit, Norm]]:
+def norm_pairs(model: nn.Module) -> Iterator[tuple[UnitLayer, Norm]]:
     """Norms declared right after a convolution or linear layer of as many outputs.
 
     Args:
@@ -32,8 +29,8 @@ def norm_pairs(model: nn.Module) -> Iterator[tuple[Unit, Norm]]:
         if any(True for _ in leaf.children()):
             continue
         if (
-            isinstance(last, UNITS)
-            and isinstance(leaf, NORMS)
+            isinstance(last, UnitLayer)
+            and isinstance(leaf, Norm)
             and len(last.weight) == leaf.num_features
         ):
             yield last, leaf
@@ -77,11 +74,11 @@ def average_everywhere(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, IncrementalClassifier):
             module.masking = False  # before the first experience it has no class yet
-        if not isinstance(module, (*UNITS, *NORMS)):
+        if not isinstance(module, UnitLayer | Norm):
             continue
         weight, bias = module.weight, module.bias
         if weight is not None:
-            n_inputs = weight[0].numel() if isinstance(module, UNITS) else 1
+            n_inputs = weight[0].numel() if isinstance(module, UnitLayer) else 1
             module.weight = _constant(torch.full_like(weight, 1 / n_inputs), weight)
         if bias is not None:
             module.bias = _constant(torch.zeros_like(bias), bias)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from zennit.canonizers import Canonizer
 from zennit.core import Composite
 
-from avalanche_ext.attribution.canonizers import UNITS, merge_norms
+from avalanche_ext.attribution.canonizers import merge_norms
 from avalanche_ext.attribution.functional_rules import FunctionalRules
 from avalanche_ext.attribution.restored import restored
+from avalanche_ext.models.unit_layers import UnitLayer
 
 #: From logits ``(B, K)`` to the relevance to start with.
 Start = Callable[[Tensor], Tensor]
@@ -73,7 +74,7 @@ def propagate(
     ):
         # a tensor of inference cannot be differentiated, nor one be changed in place
         x = x.detach().clone().requires_grad_(heatmap)
-        names = {m: n for n, m in model.named_modules() if isinstance(m, UNITS)}
+        names = {m: n for n, m in model.named_modules() if isinstance(m, UnitLayer)}
         for module, name in names.items():
             module.register_forward_hook(_watch(name, found, leaves, sizes))
         with FunctionalRules(composite) as rules:

@@ -11,8 +11,7 @@ from zennit.canonizers import Canonizer
 from zennit.core import Composite
 
 from avalanche_ext.attribution.canonizers import (
-    NORMS,
-    UNITS,
+    Norm,
     average_everywhere,
     norm_pairs,
 )
@@ -22,6 +21,7 @@ from avalanche_ext.attribution.rules import named_composite
 from avalanche_ext.models.cut_inputs import require_eager
 from avalanche_ext.models.cut_points import same_outputs
 from avalanche_ext.models.feature_classifier import evaluating
+from avalanche_ext.models.unit_layers import UnitLayer
 
 _OTHER_NORMS = (
     nn.GroupNorm,
@@ -57,9 +57,9 @@ def require_layers(
         reason = _why_not(module)
         if not reason:
             continue
-        if isinstance(module, (*NORMS, *_OTHER_NORMS)) and canonizers is not None:
+        if isinstance(module, (Norm, *_OTHER_NORMS)) and canonizers is not None:
             continue
-        known = isinstance(module, (*UNITS, *NORMS)) or composite is None
+        known = isinstance(module, UnitLayer | Norm) or composite is None
         # a rule of its own would not make its layers run
         known = known or (_attends(module) and canonizers is None)
         if not known and composite.module_map({}, name, module):  # type: ignore[union-attr]
@@ -84,7 +84,7 @@ def require_merged_norms(model: nn.Module, x: Tensor) -> None:
 
     def ended(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, UNITS):
+        if isinstance(module, UnitLayer):
             kept.append(output)  # else another tensor may get its id
             layer_of[id(output)] = module
         else:
@@ -92,13 +92,13 @@ def require_merged_norms(model: nn.Module, x: Tensor) -> None:
 
     with restored(model), evaluating(model):
         for module in model.modules():
-            if isinstance(module, (*UNITS, *NORMS)):
+            if isinstance(module, UnitLayer | Norm):
                 module.register_forward_hook(ended)
         model(x)
     layer_before: dict[nn.Module, nn.Module]
     layer_before = {norm: layer for layer, norm in norm_pairs(model)}
     for name, module in model.named_modules():
-        if not isinstance(module, (*UNITS, *NORMS)):
+        if not isinstance(module, UnitLayer | Norm):
             continue
         if runs.get(module) != 1:
             raise ValueError(
@@ -220,7 +220,7 @@ def require_finite_logits(logits: Tensor, model: nn.Module) -> None:
 
 def _why_not(module: nn.Module) -> str:
     """Why relevance would be wrong; empty if it is right."""
-    if isinstance(module, UNITS):
+    if isinstance(module, UnitLayer):
         if set(module._parameters) != {"weight", "bias"}:
             return (
                 "has a weight that is computed from others (pruning or a "
@@ -228,7 +228,7 @@ def _why_not(module: nn.Module) -> str:
                 "neither canonizers= nor composite= can help"
             )
         return ""
-    if isinstance(module, NORMS):
+    if isinstance(module, Norm):
         if module.weight is None or module.running_mean is None:
             return (
                 "has no affine parameters or no running statistics; wanted both: it is "
