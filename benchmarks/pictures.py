@@ -6,11 +6,13 @@ A strategy or plugin that has something to show offers a method ``figures(test_s
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.results import write_atomically
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLStream
@@ -55,9 +57,6 @@ def _write(figure: Figure, folder: Path, name: str) -> None:
     if Path(name).name != name:
         raise ValueError(f"a picture is called {name!r}; wanted a name of a file")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{name}.{os.getpid()}"
-    try:
-        figure.savefig(partial, format="png", dpi=150)
-        partial.replace(folder / f"{name}.png")
-    finally:
-        partial.unlink(missing_ok=True)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    write_atomically(folder / f"{name}.png", file.getvalue())

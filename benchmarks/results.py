@@ -100,20 +100,20 @@ class RunFolder:
         write_atomically(self.path / "run.json", text)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole.
 
     Args:
         path: The file; its folder exists.
-        text: The new contents.
+        content: The new contents.
 
     Raises:
         OSError: If the disk is full or not writable; the old file is then intact.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -68,11 +69,10 @@ def test_failing_picture_is_told_and_the_others_are_written(tmp_path, capsys):
 
 
 def test_half_written_picture_is_removed(tmp_path, monkeypatch, capsys):
-    def half(figure, path, **options):
-        path.write_bytes(PNG)
+    def full(file):
         raise OSError("no space")
 
-    monkeypatch.setattr(Figure, "savefig", half)
+    monkeypatch.setattr(os, "fsync", full)
     write_pictures(drawing(), "stream", tmp_path)
     assert not list(tmp_path.iterdir()) and "no space" in capsys.readouterr().err
 
