@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -35,14 +36,16 @@ def main() -> None:
         )
     width = max(len(row) for row, _ in runs)
     for row in dict.fromkeys(row for row, _ in runs):
-        cells = (f"{part} {_spread(runs[row, part])}" for part in options.parts)
+        cells = (f"{part} {spread(runs[row, part], 3)}" for part in options.parts)
         print(f"{row:{width}}  {'  '.join(cells)}")
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± sample deviation, with so many decimals; ``"-"`` without values."""
     if not values:
         return "-"
-    return f"{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
+    deviation = stdev(values) if len(values) > 1 else 0
+    return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 if __name__ == "__main__":

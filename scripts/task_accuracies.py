@@ -15,8 +15,10 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from further_metrics import spread
 
 KINDS = ("TaskAware", "TaskAgnostic", "TaskRecognition")
 
@@ -39,7 +41,7 @@ def main() -> None:
         )
     names = [f"{kind} {word}" for kind in KINDS for word in ("average", "forgets")]
     for row, runs in rows.items():
-        figures = (_spread(values) for values in zip(*runs, strict=True))
+        figures = (spread(values, 1) for values in zip(*runs, strict=True))
         print(
             row, *(f"{n} {f}" for n, f in zip(names, figures, strict=False)), sep="  "
         )
@@ -57,10 +59,6 @@ def _figures(history: list[Any], kind: str) -> list[float]:
     last = matrix[-1]
     drops = [max(row[e] for row in matrix[e:-1]) - last[e] for e in list(last)[:-1]]
     return [mean(last.values()), mean(drops) if drops else 0.0]
-
-
-def _spread(values: tuple[float, ...]) -> str:
-    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}"
 
 
 if __name__ == "__main__":
