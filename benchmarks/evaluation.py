@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avalanche.evaluation import PluginMetric
     from avalanche.logging import BaseLogger
     from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.templates import SupervisedTemplate
 
 DEFAULT_METRICS = (
     "accuracy",
@@ -64,6 +65,20 @@ def make_evaluator(
         *(METRICS[metric]() for metric in metrics),
         loggers=made or [BaseLogger()],  # Avalanche warns of an empty list
     )
+
+
+def require_measurable(strategy: SupervisedTemplate) -> None:
+    """Refuse metrics of what the strategy does not have.
+
+    Args:
+        strategy: One with the evaluator that `make_evaluator` built.
+
+    Raises:
+        ValueError: If a metric needs a plugin that the strategy lacks.
+    """
+    for metric in strategy.evaluator.metrics:
+        if hasattr(metric, "require_plugin"):
+            metric.require_plugin(strategy)
 
 
 def last_values(
@@ -147,6 +162,10 @@ METRICS: dict[str, Callable[[], list[PluginMetric[Any]]]] = {
     ),
     # of strategies that keep a submodel an experience
     "task_recognition": _ours("task_recognition", "TaskRecognitionAccuracy"),
+    # of strategies with the plugin that gives its scores
+    "nearest_exemplar_mean": _ours(
+        "nearest_exemplar_mean", "NearestExemplarMeanAccuracy"
+    ),
     "unit_capacity": _ours("capacity", "UnitCapacity"),
     "timing": _avalanche("timing_metrics", epoch=True, stream=True),
     "ram": _avalanche(

@@ -12,7 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from benchmarks.evaluate import accuracy_row, classes_of
-from benchmarks.evaluation import DEFAULT_METRICS, last_values, make_evaluator
+from benchmarks.evaluation import (
+    DEFAULT_METRICS,
+    last_values,
+    make_evaluator,
+    require_measurable,
+)
 from benchmarks.names import RunFailed, UsageError
 from benchmarks.options import Run, Settings
 from benchmarks.pictures import write_pictures
@@ -87,6 +92,7 @@ def start(run: Run, command: str) -> Training:
             out=run.folder.path,
         )
         strategy = setup.make_strategy(evaluator=evaluator, device=device)
+        require_measurable(strategy)
     except (ValueError, FileNotFoundError) as error:
         # streams know the command that gets their data, but not of which recipe
         text = str(error).replace("run RECIPE", f"run {run.recipe.name}")

@@ -8,6 +8,7 @@ together.
 
 from avalanche_ext.loaders.batches import batches_of
 from avalanche_ext.loaders.errors import NotResidentError
+from avalanche_ext.loaders.pixels import normalization_of, tensor_transforms_of
 from avalanche_ext.loaders.resident_loader import (
     ResidentLoader,
     image_bytes,
@@ -22,7 +23,9 @@ __all__ = [
     "batches_of",
     "image_bytes",
     "make_loader",
+    "normalization_of",
     "require_batch_of_all_tasks",
     "shuffle_uniformly",
+    "tensor_transforms_of",
     "worker_options",
 ]

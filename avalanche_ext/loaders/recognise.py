@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks.classic.cmnist import PixelsPermutation
+from torchvision.transforms import ConvertImageDtype
 
 from avalanche_ext.loaders import batch_transforms as bt
 from avalanche_ext.loaders.errors import NotResidentError
@@ -88,6 +89,15 @@ def _to_dtype(transform: Any) -> bt.BatchTransform | None:
     return bt.Apply(transform) if isinstance(transform.dtype, torch.dtype) else None
 
 
+def _divides_by_255(transform: Any, dtype: torch.dtype) -> bool:
+    """Whether bytes become floats by a division, as by ``ToTensor``; v2 multiplies."""
+    return (
+        type(transform) is ConvertImageDtype
+        and dtype == torch.uint8
+        and transform.dtype == torch.float32
+    )
+
+
 _FOR_ALL: dict[str, Callable[[Any], bt.BatchTransform | None]] = {
     "RandomCrop": _random_crop,
     "RandomHorizontalFlip": lambda transform: bt.RandomFlip(transform.p, -1),
@@ -146,6 +156,8 @@ def recognise(
             operation = _normalize(transform)
         elif not pil and type(transform) is PixelsPermutation:
             operation = bt.PermutePixels(transform)
+        elif not pil and _divides_by_255(transform, dtype):
+            operation = bt.ToFloat()
         elif name in (known := _FOR_ALL if pil else _FOR_TENSORS):
             operation = known[name](transform)
         if operation is None:

@@ -35,6 +35,7 @@ from avalanche_ext.models.task_classifier import (
     TaskClassifier,
     TaskIncrementalClassifier,
 )
+from avalanche_ext.models.transfer_conv import TransferConv2d, to_transfer_network
 from avalanche_ext.models.unit_layers import mask_sites, unit_layers
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "TaskClassifier",
     "TaskIncrementalClassifier",
     "TinyVGG",
+    "TransferConv2d",
     "as_feature_classifier",
     "batch_renorms_of",
     "load_imagenet_weights",
@@ -69,6 +71,7 @@ __all__ = [
     "resnet32_cifar",
     "suggest_latent_layer",
     "to_batch_renorm",
+    "to_transfer_network",
     "unit_layers",
     "valid_cuts",
 ]

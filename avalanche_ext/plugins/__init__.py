@@ -11,9 +11,12 @@ from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.latent_replay import LatentReplayPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+from avalanche_ext.plugins.nearest_exemplar_mean import NearestExemplarMeanPlugin
 from avalanche_ext.plugins.relevance_freezing import RelevanceFreezingPlugin
+from avalanche_ext.plugins.score_distillation import ScoreDistillationPlugin
 from avalanche_ext.plugins.synaptic_intelligence import SynapticIntelligencePlugin
 from avalanche_ext.plugins.task_recognition import TaskRecognitionPlugin
+from avalanche_ext.plugins.weight_transfer import WeightTransferPlugin
 
 __all__ = [
     "BDRPlugin",
@@ -27,7 +30,10 @@ __all__ = [
     "LatentReplayPlugin",
     "LeftOutEWCPlugin",
     "MemoryResidentPlugin",
+    "NearestExemplarMeanPlugin",
     "RelevanceFreezingPlugin",
+    "ScoreDistillationPlugin",
     "SynapticIntelligencePlugin",
     "TaskRecognitionPlugin",
+    "WeightTransferPlugin",
 ]

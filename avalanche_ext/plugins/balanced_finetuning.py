@@ -1,4 +1,4 @@
-"""Fine-tuning of the classifier on the class-balanced exemplars."""
+"""Fine-tuning on the class-balanced exemplars."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
 from avalanche_ext._checks import (
+    require_choice,
     require_kind,
     require_positive,
     require_real,
     require_whole,
 )
 from avalanche_ext.loaders import make_loader
-from avalanche_ext.models.cosine_classifier import CosineClassifier, classes_in
+from avalanche_ext.models.cosine_classifier import classes_in
 from avalanche_ext.models.feature_classifier import (
     evaluating,
     require_cosine_classifier,
@@ -34,11 +35,12 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
 
     The new classes dominated the experience; the exemplars are as many for every
     class. The feature extractor rests (its batch statistics too), and so does the
-    classifier's scale; prototypes of old and new classes move.
+    classifier's scale; prototypes of old and new classes move. With ``tuned="all"``
+    every parameter moves, and only the batch statistics rest.
 
     Callbacks: after an experience, with the exemplars of its own classes already in
     the buffer (list this plugin behind the one that fills the buffer). Changes the
-    prototypes; modes, gradients and ``requires_grad`` are left as found. Keeps
+    parameters tuned; modes, gradients and ``requires_grad`` are left as found. Keeps
     nothing between experiences.
 
     Args:
@@ -49,6 +51,7 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         momentum: Of the SGD made for each fine-tuning.
         weight_decay: Of the same.
         batch_size: Exemplars a step, >= 1.
+        tuned: ``"prototypes"``, or ``"all"`` as in Mnemonics.
         penalty: ``(model, x, targets)`` -> scalar added to the strategy's loss
             function, as `LUCIRPlugin.penalty`; None for nothing.
         memory_resident: See `avalanche_ext.loaders.make_loader`.
@@ -73,6 +76,7 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         batch_size: int = 128,
+        tuned: Literal["prototypes", "all"] = "prototypes",
         penalty: Penalty | None = None,
         memory_resident: Literal["auto"] | bool = "auto",
         generator: torch.Generator | None = None,
@@ -83,7 +87,9 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         require_whole(0, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
         require_positive(lr=lr)
         require_real(0, momentum=momentum, weight_decay=weight_decay)
+        require_choice(("prototypes", "all"), tuned=tuned)
         self.buffer = buffer
+        self.tuned = tuned
         self.epochs = epochs
         self.lr = lr
         self.milestones = tuple(milestones)
@@ -115,9 +121,10 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
             memory_resident=self.memory_resident,
             generator=self.generator,
         )
-        with evaluating(model), only_prototypes_trainable(model, head):
+        part = head.prototypes if self.tuned == "prototypes" else model
+        with evaluating(model), only_trainable(model, part):
             optimizer = SGD(
-                head.prototypes.parameters(),
+                part.parameters(),
                 lr=self.lr,
                 momentum=self.momentum,
                 weight_decay=self.weight_decay,
@@ -140,18 +147,16 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
 
 
 @contextmanager
-def only_prototypes_trainable(
-    model: nn.Module, head: CosineClassifier
-) -> Iterator[None]:
-    """Freeze everything but the prototypes; put every flag and gradient back.
+def only_trainable(model: nn.Module, part: nn.Module) -> Iterator[None]:
+    """Freeze everything but a part; put every flag and gradient back.
 
     Args:
         model: The whole model.
-        head: Its classifier.
+        part: A module of it.
     """
     found = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     model.requires_grad_(False)
-    head.prototypes.requires_grad_(True)
+    part.requires_grad_(True)
     try:
         yield
     finally:

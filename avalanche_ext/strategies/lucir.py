@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from avalanche.core import BasePlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_ext._checks import require_choice, require_whole
+from avalanche_ext._checks import require_choice, require_kind, require_whole
 from avalanche_ext.buffers.herding import HerdingBuffer
 from avalanche_ext.functional.herding import HerdingVariant
 from avalanche_ext.functional.less_forget import WeightMode
@@ -38,6 +39,8 @@ class LUCIR(ResidentTemplate):
         optimizer: Any torch optimizer over the model's parameters.
         exemplars_per_class: Exemplars a class; 20 if ``memory_size`` is None too.
         memory_size: Total number of exemplars, instead of the former.
+        buffer: Where exemplars are kept, instead of both: a `MnemonicsBuffer`, or any
+            other of Avalanche's or your own; then ``herding`` means nothing.
         herding: Variant of the selection, see `herding_indices`.
         distillation_weight: :math:`\lambda_{base}`; 5 for CIFAR-100, 10 for ImageNet.
         distillation_mode: ``"old_over_new"`` as in the authors' code and in all
@@ -75,6 +78,7 @@ class LUCIR(ResidentTemplate):
         optimizer: Optimizer,
         exemplars_per_class: int | None = None,
         memory_size: int | None = None,
+        buffer: ExemplarsBuffer | None = None,
         herding: HerdingVariant = "without_replacement",
         distillation_weight: float = 5.0,
         distillation_mode: WeightMode = "old_over_new",
@@ -98,6 +102,8 @@ class LUCIR(ResidentTemplate):
         if len(given) > 1:
             raise ValueError(f"{given} given; wanted one of the two")
         require_whole(1, **given)
+        if buffer is not None and given:
+            raise ValueError(f"{given} given with a buffer; wanted one of them")
         require_choice(get_args(HerdingVariant), herding=herding)
         require_choice((True, False), imprint=imprint, margin_ranking=margin_ranking)
         require_whole(0, balanced_finetuning_epochs=balanced_finetuning_epochs)
@@ -106,12 +112,15 @@ class LUCIR(ResidentTemplate):
                 f"balanced_finetuning is {balanced_finetuning}, but "
                 "balanced_finetuning_epochs 0; wanted at least 1 epoch"
             )
-        self.buffer = HerdingBuffer(
-            per_class=exemplars_per_class,
-            max_size=memory_size,
-            variant=herding,
-            memory_resident=memory_resident,
-        )
+        if buffer is None:
+            buffer = HerdingBuffer(
+                per_class=exemplars_per_class,
+                max_size=memory_size,
+                variant=herding,
+                memory_resident=memory_resident,
+            )
+        require_kind(ExemplarsBuffer, buffer=buffer)
+        self.buffer = buffer
         losses = LUCIRPlugin(
             distillation_weight=distillation_weight,
             distillation_mode=distillation_mode,
@@ -134,9 +143,8 @@ class LUCIR(ResidentTemplate):
                 BalancedFinetuningPlugin(
                     self.buffer,
                     epochs=balanced_finetuning_epochs,
-                    penalty=losses.penalty,
+                    **{"penalty": losses.penalty, **(balanced_finetuning or {})},
                     **loading,
-                    **(balanced_finetuning or {}),
                 )
             )
         refuse_own_plugins("LUCIR", own, plugins)

@@ -7,6 +7,7 @@ from benchmarks.recipes import (
     bdr,
     ewc_fr_replay,
     lucir,
+    mnemonics,
     rerelrp,
 )
 from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
@@ -21,5 +22,6 @@ __all__ = [
     "bdr",
     "ewc_fr_replay",
     "lucir",
+    "mnemonics",
     "rerelrp",
 ]

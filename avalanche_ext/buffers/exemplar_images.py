@@ -1,0 +1,200 @@
+"""Images of exemplars, kept as tensors of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
+from avalanche.benchmarks.utils.classification_dataset import (
+    _TensorClassificationDataset,
+)
+from avalanche.benchmarks.utils.utils import concat_datasets
+from torch import Tensor
+from torchvision.transforms import Compose, ConvertImageDtype, Normalize
+
+from avalanche_ext.buffers.exemplar_selection import Chosen
+from avalanche_ext.buffers.exemplar_steps import Exemplars
+from avalanche_ext.buffers.pixel_space import PixelSpace, StorageDtype, Transform
+
+
+class ExemplarImages:
+    """Exemplars by class, each class in the order of its selection.
+
+    Args:
+        dtype: ``"float32"`` or ``"uint8"``.
+
+    Attributes:
+        space: How inputs and pixels belong together; None before the first exemplar.
+        augment: Of float images in 0 to 1, in training.
+        pixels: By class id, in order of arrival, ``(k, C, H, W)``, on the CPU.
+        rows: By class id, where each was in the stream, (experience, position), -1
+            where it is not known, ``(k, 2)``.
+        task_labels: By class id, ``(k,)``; empty on streams without.
+    """
+
+    def __init__(self, dtype: StorageDtype) -> None:
+        self.dtype: StorageDtype = dtype
+        self.space: PixelSpace | None = None
+        self.augment: Transform | None = None
+        self.pixels: dict[int, Tensor] = {}
+        self.rows: dict[int, Tensor] = {}
+        self.task_labels: dict[int, Tensor] = {}
+
+    def put(self, label: int, choice: Chosen, experience: int) -> None:
+        """Store what was selected of a class, as it is.
+
+        Args:
+            label: Class id.
+            choice: The exemplars.
+            experience: Number of the experience of the new ones.
+
+        Raises:
+            ValueError: If inputs are not pixels in 0 to 1 once unnormalised.
+        """
+        rows = torch.stack(
+            [torch.full_like(choice.position, experience), choice.position], dim=1
+        )
+        again = choice.stored >= 0
+        task_labels = choice.task_labels.clone()
+        if bool(again.any()):
+            rows[again] = self.rows[label][choice.stored[again]]
+            if label in self.task_labels:
+                task_labels[again] = self.task_labels[label][choice.stored[again]]
+        self.pixels[label] = self._known_space().pixels(choice.x)
+        self.rows[label] = rows
+        if bool((task_labels >= 0).any()):
+            self.task_labels[label] = task_labels
+
+    def replace(self, exemplars: Exemplars) -> None:
+        """Store optimised images in place of those that were there.
+
+        Args:
+            exemplars: All of each class among them, in the order stored.
+        """
+        pixels, labels = self._known_space().pixels(exemplars.x), exemplars.y.cpu()
+        for label in torch.unique(labels).tolist():
+            self.pixels[label] = pixels[labels == label]
+
+    def shrink(self, quota: Callable[[int], int]) -> None:
+        """Keep the beginning of each class.
+
+        Args:
+            quota: How many of a class.
+        """
+        for kept in (self.pixels, self.rows, self.task_labels):
+            for label in kept:
+                kept[label] = kept[label][: max(0, quota(label))].clone()
+
+    def inputs(self, labels: Iterable[int], device: torch.device) -> Exemplars | None:
+        """Exemplars of some classes as the network sees them.
+
+        Args:
+            labels: Class ids.
+            device: Where to.
+
+        Returns:
+            The exemplars; None if there are none.
+        """
+        kept = {c: self.pixels[c] for c in labels if len(self.pixels.get(c, ()))}
+        if not kept:
+            return None
+        x = self._known_space().inputs(torch.cat(list(kept.values())), device)
+        return Exemplars(x, _targets(kept).to(device))
+
+    def floats(self, label: int) -> Tensor:
+        """Exemplars of a class as pixels.
+
+        Args:
+            label: Class id.
+
+        Returns:
+            float32 in 0 to 1, ``(k, C, H, W)``.
+        """
+        pixels = self.pixels[label]
+        return pixels / 255 if self.dtype == "uint8" else pixels.clone()
+
+    def dataset(self) -> AvalancheDataset:
+        """All exemplars as a data set of Avalanche's.
+
+        Returns:
+            Items ``(x, y)``, or ``(x, y, task label)``, in evaluation mode.
+        """
+        kept = {label: images for label, images in self.pixels.items() if len(images)}
+        if not kept:
+            return concat_datasets([])
+        space, targets = self._known_space(), _targets(kept)
+        attributes = [DataAttribute(targets.tolist(), "targets")]
+        if self.task_labels:
+            labels = torch.cat([self.task_labels[label] for label in kept]).tolist()
+            attributes.append(
+                DataAttribute(labels, "targets_task_labels", use_in_getitem=True)
+            )
+        first = [ConvertImageDtype(torch.float32)] if self.dtype == "uint8" else []
+        middle = [] if self.augment is None else [self.augment]
+        last = [Normalize(space.mean.tolist(), space.std.tolist())]
+        groups: dict[str, Any] = {
+            "train": (Compose([*first, *middle, *last]), None),
+            "eval": (Compose([*first, *last]), None),
+        }
+        return AvalancheDataset(
+            [_TensorClassificationDataset(torch.cat(list(kept.values())), targets)],
+            data_attributes=attributes,
+            transform_groups=TransformGroups(groups, current_group="eval"),
+        )
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of the images in either data type.
+
+        Returns:
+            ``{"float32": bytes, "uint8": bytes}``.
+        """
+        n = sum(images.numel() for images in self.pixels.values())
+        return {"float32": 4 * n, "uint8": n}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images, and all that belongs to them.
+
+        Returns:
+            Tensors and plain data.
+        """
+        space = self.space
+        return {
+            "dtype": self.dtype,
+            "pixels": dict(self.pixels),
+            "rows": dict(self.rows),
+            "task_labels": dict(self.task_labels),
+            "normalization": None if space is None else (space.mean, space.std),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the images back.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            ValueError: If they were stored in another data type.
+        """
+        if state["dtype"] != self.dtype:
+            raise ValueError(
+                f"exemplars were saved as {state['dtype']}; wanted {self.dtype}, the "
+                "storage_dtype of this buffer"
+            )
+        for name in ("pixels", "rows", "task_labels"):
+            setattr(self, name, {c: v.cpu() for c, v in state[name].items()})
+        self.space = None
+        if state["normalization"] is not None:
+            mean, std = (t.cpu() for t in state["normalization"])
+            self.space = PixelSpace(mean, std, self.dtype)
+
+    def _known_space(self) -> PixelSpace:
+        if self.space is None:
+            raise RuntimeError("no exemplar was stored yet; wanted a pixel space first")
+        return self.space
+
+
+def _targets(kept: dict[int, Tensor]) -> Tensor:
+    sizes = torch.tensor([len(images) for images in kept.values()])
+    return torch.tensor(list(kept)).repeat_interleave(sizes)

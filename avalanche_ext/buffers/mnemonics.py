@@ -1,0 +1,349 @@
+"""Exemplars that are optimised, not only chosen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from avalanche.benchmarks import CLExperience
+from avalanche.models import MultiTaskModule
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor, nn
+
+from avalanche_ext._checks import (
+    generator_state,
+    require_choice,
+    require_kind,
+    require_loading,
+    restore_generator,
+)
+from avalanche_ext.buffers.exemplar_images import ExemplarImages
+from avalanche_ext.buffers.exemplar_level import ExemplarLevel
+from avalanche_ext.buffers.exemplar_log import ExemplarLog
+from avalanche_ext.buffers.exemplar_selection import Selection
+from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
+from avalanche_ext.buffers.pixel_space import (
+    PixelSpace,
+    StorageDtype,
+    Transform,
+    require_tensor_transform,
+)
+from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.loaders.pixels import normalization_of, tensor_transforms_of
+from avalanche_ext.models.feature_classifier import evaluating
+
+Preset = Literal["fast", "paper", "released"]
+
+
+class MnemonicsBuffer(ExemplarsBuffer):
+    """Exemplars whose pixels are optimised, kept as images of their own.
+
+    After each experience exemplars of its classes are selected, and optimised so that
+    the model, trained on them for a few steps, does well on the data of the experience.
+    Then the exemplars of earlier classes are adjusted: one half of each class for the
+    other. See `MnemonicsOptimizer`. Where nothing can be optimised, the exemplars stay
+    as selected, with a warning.
+
+    Every class keeps the order of its selection. Under a total budget all classes keep
+    an equal share, the beginning of it; nothing is selected anew. A class that comes
+    back is selected anew among its exemplars and its new samples.
+
+    It serves `ExemplarReplayPlugin`, `LUCIR(buffer=...)`, `BDR(buffer=...)` and, with
+    ``max_size``, Avalanche's own `ReplayPlugin`; any model with one head.
+
+    Args:
+        selection: What to start from: ``"random"`` as in the paper, ``"herding"`` as in
+            the released code, or any other `ExemplarsBuffer`, whose choice among the
+            classes of each experience is taken (its sizes are then those of this one).
+        per_class: Exemplars a class, >= 1; 20 if no size is given.
+        max_size: Total number of exemplars, >= 1; instead of ``per_class``.
+        optimizer: A setting by name, or one of your own; None: exemplars stay as
+            selected.
+        storage_dtype: ``"uint8"`` takes a quarter of the bytes of ``"float32"``, as
+            many as the images it came from; rounded to the nearest grey level.
+        buffer_transform: Augmentation of exemplars in training, from a float tensor in
+            0 to 1 to another; ``"auto"``: that of the data; None: none.
+        mean: Such that inputs * std + mean are pixels in 0 to 1; None: as the data are
+            normalised.
+        std: Likewise.
+        batch_size: Samples at once where nothing is optimised, >= 1.
+        memory_resident: See `avalanche_ext.loaders.make_loader`.
+        generator: Of selections, halves and mini-batches; None for torch's default.
+        progress: Whether to show a progress bar on stderr; None: on a terminal.
+
+    Attributes:
+        exemplars: The images, see `ExemplarImages`.
+        history: Of each experience the losses, see `ExemplarLog`.
+
+    Raises:
+        ValueError: If an argument is out of its range; after an experience, if pixels
+            are not in 0 to 1, or a transform does not work on tensors.
+
+    Example:
+        >>> from avalanche.training.plugins import ReplayPlugin
+        >>> buffer = MnemonicsBuffer("herding", max_size=200)
+        >>> plugin = ReplayPlugin(200, storage_policy=buffer)
+
+    References:
+        Liu et al., Mnemonics Training, CVPR 2020, arXiv 2002.10211.
+    """
+
+    def __init__(
+        self,
+        selection: Literal["random", "herding"] | ExemplarsBuffer = "random",
+        *,
+        per_class: int | None = None,
+        max_size: int | None = None,
+        optimizer: MnemonicsOptimizer | Preset | None = "fast",
+        storage_dtype: StorageDtype = "float32",
+        buffer_transform: Transform | Literal["auto"] | None = "auto",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        batch_size: int = 256,
+        memory_resident: Literal["auto"] | bool = "auto",
+        generator: torch.Generator | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        require_loading(memory_resident, generator)
+        self.selection = Selection(selection, batch_size, memory_resident, generator)
+        per_class, max_size = self.selection.sizes(per_class, max_size)
+        super().__init__(max_size or 0)
+        if isinstance(optimizer, str):
+            require_choice(get_args(Preset), optimizer=optimizer)
+            optimizer = getattr(MnemonicsOptimizer, optimizer)()
+        if optimizer is not None:
+            require_kind(MnemonicsOptimizer, optimizer=optimizer)
+        require_choice(get_args(StorageDtype), storage_dtype=storage_dtype)
+        require_choice((True, False, None), progress=progress)
+        if buffer_transform is not None and buffer_transform != "auto":
+            require_tensor_transform(
+                buffer_transform, torch.zeros(3, 512, 512), same_shape=False
+            )
+        self.per_class = per_class
+        self.optimizer = optimizer
+        self.storage_dtype = storage_dtype
+        self.buffer_transform = buffer_transform
+        self.mean, self.std = mean, std
+        self.batch_size = batch_size
+        self.memory_resident = memory_resident
+        self.generator = generator
+        self.history = ExemplarLog(progress)
+        self.exemplars = ExemplarImages(storage_dtype)
+        self._sources: list[Any] = []  # the data of each experience, by reference
+
+    def post_adapt(self, agent_state: Any, exp: CLExperience) -> None:
+        """Select and optimise exemplars of the experience just trained.
+
+        Args:
+            agent_state: The strategy: its model and device are used, and its evaluator
+                is told the losses; the model is left as found.
+            exp: The experience.
+
+        Raises:
+            ValueError: If the model has a head a task, inputs are not pixels in 0 to 1
+                once unnormalised, or features that are needed are missing or not finite.
+        """
+        model, device = agent_state.model, agent_state.device
+        if isinstance(model, MultiTaskModule):
+            raise ValueError(  # noqa: TRY004
+                f"{type(model).__name__} has a head a task; wanted one head"
+            )
+        self._sources.append(exp.dataset)
+        kept, before = self.exemplars, dict(self.exemplars.pixels)
+        labels = sorted({int(y) for y in exp.dataset.targets})
+        arrival = list(dict.fromkeys([*before, *labels]))
+        stored = {c: kept.inputs([c], device) for c in labels}
+        chosen = self.selection.choose(
+            agent_state,
+            exp,
+            {c: old.x for c, old in stored.items() if old is not None},
+            lambda label: self._quota(arrival, label),
+        )
+        if not chosen:
+            return
+        self._understand(exp.dataset, next(iter(chosen.values())).x)
+        for label, choice in chosen.items():
+            kept.put(label, choice, len(self._sources) - 1)
+        # Shrunk first: what is to be dropped need not be optimised.
+        self._rebuild()
+        new = kept.inputs(chosen, device)
+        old = kept.inputs([c for c in before if c not in chosen], device)
+        if new is None or self.optimizer is None:
+            return
+        if _n_classes(model, new.x[:1]) < 2:
+            warnings.warn(
+                "the model knows one class only, which leaves nothing to optimise; the "
+                "exemplars stay as selected",
+                stacklevel=2,
+            )
+            return
+        level = ExemplarLevel(
+            self.optimizer,
+            agent_state,
+            kept.space.box(new.x),  # type: ignore[union-attr]
+            self.history,
+            experience=len(self._sources) - 1,
+            memory_resident=self.memory_resident,
+            generator=self.generator,
+        )
+        kept.replace(level.fit(new, exp.dataset, old))
+        if old is not None and self.optimizer.adjust_old is not None:
+            kept.replace(level.adjust(old))
+        self._rebuild()
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Change the total budget; every class keeps the beginning of its selection.
+
+        Args:
+            strategy: Unused; Avalanche's signature.
+            new_size: New total number of exemplars, >= 1.
+
+        Raises:
+            ValueError: If the size is not positive or was given per class.
+        """
+        if new_size < 1 or self.per_class is not None:
+            raise ValueError(
+                f"new_size {new_size} with per_class {self.per_class}; wanted at "
+                "least 1 in a buffer made with max_size"
+            )
+        self.max_size = new_size
+        self._rebuild()
+
+    @property
+    def n_experiences(self) -> int:
+        """Number of experiences met."""
+        return len(self._sources)
+
+    def data(self, experience: int) -> Any:
+        """The data of an experience, of which the buffer keeps a reference.
+
+        Args:
+            experience: Its number, from 0.
+
+        Returns:
+            An Avalanche dataset in evaluation mode.
+        """
+        return self._sources[experience].eval()
+
+    def images(self) -> dict[int, Tensor]:
+        """The exemplars as pixels.
+
+        Returns:
+            float32 in 0 to 1 by class id, ``(k, C, H, W)``.
+        """
+        kept = self.exemplars
+        return {c: kept.floats(c) for c, p in kept.pixels.items() if len(p)}
+
+    def initial(self, experience: int) -> dict[int, Tensor]:
+        """Exemplars of an experience as they were selected.
+
+        They are read from the stream, to be looked at; nothing learns from them.
+
+        Args:
+            experience: Its number, from 0.
+
+        Returns:
+            Pixels in 0 to 1 by class id, ``(k, C, H, W)``; only classes all of whose
+            exemplars were selected in that experience.
+        """
+        found = {}
+        for label, rows in self.exemplars.rows.items():
+            here = (rows[:, 0] == experience) & (rows[:, 1] >= 0)
+            if len(rows) and bool(here.all()):
+                data = self.data(experience).subset(rows[:, 1].tolist())
+                x = torch.stack([torch.as_tensor(item[0]) for item in data])
+                space = self.exemplars.space
+                assert space is not None
+                found[label] = space.unnormalized(x).clamp(0, 1)
+        return found
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes of the exemplars as they are stored.
+
+        Returns:
+            ``{"exemplars": bytes}``.
+        """
+        return {"exemplars": self.exemplars.nbytes()[self.exemplars.dtype]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exemplars themselves, where they came from, and the losses.
+
+        Returns:
+            Tensors and plain data.
+        """
+        return {
+            "max_size": self.max_size,
+            "history": list(self.history.entries),
+            **self.exemplars.state_dict(),
+            **generator_state(self.generator),
+        }
+
+    def load_state_dict(
+        self, state: dict[str, Any], experiences: Sequence[CLExperience]
+    ) -> None:
+        """Put the exemplars back.
+
+        Args:
+            state: As returned by `state_dict`.
+            experiences: Those trained so far, in order.
+
+        Raises:
+            ValueError: If images were stored in another data type, or only one of the
+                two has a generator.
+        """
+        restore_generator(self.generator, state)
+        self.exemplars.load_state_dict(state)
+        self.max_size = state["max_size"]
+        self.history.entries = list(state["history"])
+        self._sources = [experience.dataset for experience in experiences]
+        if self.exemplars.space is not None:
+            self.exemplars.augment = self._augmentation(self._sources[0])
+        self._rebuild()
+
+    def _quota(self, arrival: list[int], label: int) -> int:
+        """Exemplars the class may keep; earlier classes get the remainder."""
+        if self.per_class is not None:
+            return self.per_class
+        return -((arrival.index(label) - self.max_size) // len(arrival))
+
+    def _rebuild(self) -> None:
+        """Shrink every class to its quota, and make the data set anew."""
+        arrival = list(self.exemplars.pixels)
+        self.exemplars.shrink(lambda label: self._quota(arrival, label))
+        self.buffer = self.exemplars.dataset()
+
+    def _understand(self, dataset: Any, x: Tensor) -> None:
+        """Find how inputs and pixels of a data set belong together."""
+        mean, std = (None, None)
+        if self.mean is None or self.std is None:
+            mean, std = normalization_of(dataset)
+        mean = mean if self.mean is None else torch.tensor(list(self.mean)).float()
+        std = std if self.std is None else torch.tensor(list(self.std)).float()
+        assert mean is not None and std is not None
+        kept = self.exemplars
+        if kept.space is None:
+            kept.space = PixelSpace(mean, std, kept.dtype)
+            kept.augment = self._augmentation(dataset)
+        seen, known = (mean, std), (kept.space.mean, kept.space.std)
+        if not all(map(torch.equal, seen, known)):
+            raise ValueError(
+                f"this experience is normalised by {seen}, earlier ones by {known}; "
+                "wanted the same: give mean and std"
+            )
+        if kept.augment is not None:
+            example = kept.space.unnormalized(x[:1])[0].cpu()
+            with torch.random.fork_rng(devices=[]):
+                require_tensor_transform(kept.augment, example, same_shape=True)
+
+    def _augmentation(self, dataset: Any) -> Transform | None:
+        if self.buffer_transform == "auto":
+            return tensor_transforms_of(dataset)
+        return self.buffer_transform
+
+
+def _n_classes(model: nn.Module, x: Tensor) -> int:
+    """Number of classes among which the model decides."""
+    with evaluating(model):
+        return int((model(x)[0] > MASKED).sum())

@@ -1,0 +1,251 @@
+"""Mnemonics (Liu et al., CVPR 2020): one recipe a stream."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jsonargparse.typing import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
+from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+
+SMOKE = {
+    **SMOKE_FRAME,
+    "network": "small_cnn",
+    "train_mb_size": 32,
+    "lr": 0.02,
+    "milestones": (),
+    "exemplars_per_class": 5,
+    "outer_steps": 3,
+    "inner_steps": 2,
+    "finetuning_epochs": 2,
+}
+
+
+@recipe(smoke=SMOKE)
+def mnemonics_digits(
+    *,
+    exemplars_per_class: PositiveInt = 5,
+    outer_steps: PositiveInt | None = 20,
+    inner_steps: PositiveInt | None = 5,
+    **options: Any,
+) -> Setup:
+    """Mnemonics on scikit-learn's digits: 5 experiences of 2 classes, no download.
+
+    Args:
+        exemplars_per_class: Exemplars kept of each class.
+        outer_steps: Steps on the exemplars after each experience.
+        inner_steps: Steps of the model on all exemplars within each of them.
+    """
+    return _mnemonics(
+        exemplars_per_class=exemplars_per_class,
+        outer_steps=outer_steps,
+        inner_steps=inner_steps,
+        **options,
+    )
+
+
+@recipe(smoke=SMOKE)
+def mnemonics_mnist(
+    *,
+    stream: str = "split_mnist",
+    class_order: Literal["natural", "icarl"] | None = "natural",
+    train_epochs: PositiveInt = 1,
+    train_mb_size: PositiveInt = 64,
+    exemplars_per_class: PositiveInt = 5,
+    outer_steps: PositiveInt | None = 50,
+    inner_steps: PositiveInt | None = 5,
+    **options: Any,
+) -> Setup:
+    """Mnemonics on MNIST: 5 experiences of 2 classes, 1 epoch each.
+
+    Args:
+        stream: Name of the stream; the command `list` shows them.
+        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
+        train_epochs: Passes over each experience.
+        train_mb_size: Images of a mini-batch.
+        exemplars_per_class: Exemplars kept of each class.
+        outer_steps: Steps on the exemplars after each experience.
+        inner_steps: Steps of the model on all exemplars within each of them.
+    """
+    return _mnemonics(
+        stream=stream,
+        class_order=class_order,
+        train_epochs=train_epochs,
+        train_mb_size=train_mb_size,
+        exemplars_per_class=exemplars_per_class,
+        outer_steps=outer_steps,
+        inner_steps=inner_steps,
+        **options,
+    )
+
+
+@recipe(smoke=SMOKE)
+def mnemonics_cifar100(
+    *,
+    stream: str = "split_cifar100",
+    n_experiences: PositiveInt | None = 6,
+    first_experience_classes: PositiveInt | None = 50,
+    class_order: Literal["natural", "icarl"] | None = "icarl",
+    network: Network = "resnet32",
+    train_epochs: PositiveInt = 160,
+    train_mb_size: PositiveInt = 128,
+    lr: PositiveFloat = 0.1,
+    weight_decay: NonNegativeFloat = 5e-4,
+    milestones: tuple[PositiveInt, ...] = (80, 120),
+    optimization: Literal["fast", "paper", "released"] | None = "paper",
+    **options: Any,
+) -> Setup:
+    """Mnemonics on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the paper's options.
+
+    With them one step on 1,000 exemplars costs as much as 50 epochs over them, four or
+    five times over: hours on a GPU. --optimization fast is a matter of minutes.
+
+    Args:
+        stream: Name of the stream; the command `list` shows them.
+        n_experiences: 6 for 50 + 5x10 classes, 11 for 50 + 10x5, 26 for 50 + 25x2.
+        first_experience_classes: Classes of the first experience.
+        class_order: icarl: that of all papers on this protocol.
+        network: resnet32 is the paper's.
+        train_epochs: Passes over each experience.
+        train_mb_size: Images of a mini-batch.
+        lr: Learning rate at the start of each experience.
+        weight_decay: Weight decay of SGD.
+        milestones: Epochs after which the learning rate is divided by ten.
+        optimization: Setting of the optimisation; null: exemplars stay as selected.
+    """
+    return _mnemonics(
+        stream=stream,
+        n_experiences=n_experiences,
+        first_experience_classes=first_experience_classes,
+        class_order=class_order,
+        network=network,
+        train_epochs=train_epochs,
+        train_mb_size=train_mb_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        milestones=milestones,
+        optimization=optimization,
+        **options,
+    )
+
+
+def _mnemonics(
+    *,
+    exemplars_per_class: PositiveInt = 20,
+    memory_size: PositiveInt | None = None,
+    selection: Literal["random", "herding"] = "random",
+    optimization: Literal["fast", "paper", "released"] | None = "fast",
+    objective: Literal["bilevel", "bilevel_head", "ncm"] | None = None,
+    outer_steps: PositiveInt | None = None,
+    outer_lr: PositiveFloat | None = None,
+    inner_steps: PositiveInt | None = None,
+    inner_lr: PositiveFloat | None = None,
+    adjust_old: bool | None = None,
+    storage_dtype: Literal["float32", "uint8"] = "float32",
+    distillation: Literal["lucir", "icarl"] = "lucir",
+    distillation_weight: NonNegativeFloat | None = None,
+    weight_transfer: bool = True,
+    decay_to_one: bool = False,
+    finetuning_epochs: NonNegativeInt = 50,
+    finetuning_lr: PositiveFloat = 0.01,
+    predict: Literal["linear", "nearest_mean"] = "linear",
+    imprint: bool = True,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    channels_last: bool = False,
+    compile: bool = False,
+    **frame: Any,
+) -> Setup:
+    """Set up Mnemonics.
+
+    Args:
+        exemplars_per_class: Exemplars kept of each class.
+        memory_size: Exemplars kept in all, in place of so many a class.
+        selection: What exemplars start from.
+        optimization: Setting of the optimisation; null: exemplars stay as selected.
+        objective: What it minimises; null, as in the following: as in the setting.
+        outer_steps: Steps on the exemplars after each experience.
+        outer_lr: Their rate, in units of normalised pixels.
+        inner_steps: Steps of the model on all exemplars within each of them.
+        inner_lr: Their rate.
+        adjust_old: Whether to optimise exemplars of earlier experiences too.
+        storage_dtype: uint8 takes a quarter of the bytes.
+        distillation: Loss that keeps what was learned.
+        distillation_weight: Its weight; null: 5 for lucir, 1 for icarl.
+        weight_transfer: Scale kernels instead of training them, after the first
+            experience.
+        decay_to_one: Weight decay pulls the scales to 1 and not to 0.
+        finetuning_epochs: Passes over all exemplars after each experience.
+        finetuning_lr: Their learning rate.
+        predict: Classifier that the accuracies are of; the other: --metrics
+            nearest_exemplar_mean.
+        imprint: Start the prototypes of new classes at their mean feature.
+        precision: bfloat16 trains under autocast.
+        channels_last: Keep images and convolutions in this memory format.
+        compile: Compile the network.
+    """
+    method: dict[str, Any] = {
+        "exemplars_per_class": None if memory_size else exemplars_per_class,
+        "memory_size": memory_size,
+        "selection": selection,
+        "storage_dtype": storage_dtype,
+        "distillation": distillation,
+        "distillation_weight": distillation_weight,
+        "weight_transfer": weight_transfer,
+        "decay_to_one": decay_to_one,
+        "finetuning_epochs": finetuning_epochs,
+        "finetuning_lr": finetuning_lr,
+        "predict": predict,
+        "imprint": imprint,
+        "precision": precision,
+        "channels_last": channels_last,
+        "compile": compile,
+    }
+    given: dict[str, Any] = {
+        "objective": objective,
+        "lr": outer_lr,
+        "steps": outer_steps,
+        "inner_lr": inner_lr,
+        "inner_steps": inner_steps,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if outer_steps is not None:
+        changes["epochs"] = None
+    if inner_steps is not None:
+        changes["inner_epochs"] = None
+    if adjust_old is not None:
+        changes["adjust_old"] = "sequential" if adjust_old else None
+    protocol = Frame(**frame)
+
+    def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
+        from avalanche_ext.buffers import MnemonicsOptimizer
+        from avalanche_ext.models import CosineClassifier, FeatureClassifier
+        from avalanche_ext.strategies import Mnemonics
+
+        extractor = protocol.make_feature_extractor()
+        model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
+        optimizer, schedule = protocol.make_optimizer(model)
+        setting = None
+        if optimization is not None:
+            setting = getattr(MnemonicsOptimizer, optimization)(**changes)
+        return Mnemonics(
+            model=model,
+            optimizer=optimizer,
+            optimization=setting,
+            plugins=schedule,
+            memory_resident=protocol.memory_resident,
+            evaluator=evaluator,
+            device=device,
+            **protocol.template_options(),
+            **method,
+        )
+
+    size = f"{memory_size} in all" if memory_size else f"{exemplars_per_class} a class"
+    kind = selection if optimization is None else f"{selection}, optimised"
+    memory = f"exemplars {size}, {kind}, {storage_dtype}"
+    return protocol.setup(make_strategy, memory=memory)
