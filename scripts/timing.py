@@ -17,7 +17,15 @@ import platform
 import warnings
 
 import torch
-from timings import ar1_star, bdr_cwd, ewc_fr_replay, foundation, pruning, rerelrp
+from timings import (
+    ar1_star,
+    bdr_cwd,
+    ewc_fr_replay,
+    foundation,
+    mnemonics,
+    pruning,
+    rerelrp,
+)
 
 ENTRIES = (
     *foundation.ENTRIES,
@@ -26,6 +34,7 @@ ENTRIES = (
     *ar1_star.ENTRIES,
     *pruning.ENTRIES,
     *rerelrp.ENTRIES,
+    *mnemonics.ENTRIES,
 )
 
 

@@ -28,10 +28,9 @@ torch.set_num_threads(1)  # the networks are tiny: threads would only wait
 
 HERE = Path(__file__).parent
 
-#: Files no test uses, each with the reason; printed at the end of a run.
-UNUSED = {
-    ("mnemonics", "*"): "Mnemonics is not part of the package yet",
-}
+#: Files no test uses, by method and pattern, each with the reason; printed at the end
+#: of a run.
+UNUSED: dict[tuple[str, str], str] = {}
 
 
 def pytest_addoption(parser):

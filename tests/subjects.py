@@ -7,6 +7,7 @@ there is all it takes to hold it to the contract (`test_contract.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from cases import (
     toy_model,
     warm_model,
 )
+from mnemonics_strategy_subjects import MNEMONICS
+from mnemonics_subjects import MNEMONICS_SUBJECTS
 from rerelrp_subjects import freezing_subject, rerelrp_subject
+from transfer_subjects import fixed_width_distillation, weight_transfer
 
 from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
 from avalanche_ext.plugins import (
@@ -36,6 +40,8 @@ from avalanche_ext.plugins import (
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
+    NearestExemplarMeanPlugin,
+    ScoreDistillationPlugin,
     SynapticIntelligencePlugin,
 )
 from avalanche_ext.strategies import BDR, LUCIR, AR1Star, EWCFRReplay
@@ -72,6 +78,12 @@ def _cwr_star_everything(**options: Any) -> Any:
         buffer=replay.storage_policy,
     )
     return naive_with(cwr, replay, model=toy_model(cosine=False), **options)
+
+
+def _nearest_exemplar_mean(predict: bool, **options: Any) -> Any:
+    buffer = HerdingBuffer(per_class=4)
+    nearest = NearestExemplarMeanPlugin(buffer, predict=predict)
+    return naive_with(ExemplarReplayPlugin(buffer), nearest, **options)
 
 
 def _synaptic_intelligence(strength: float, **options: Any) -> Any:
@@ -205,6 +217,7 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "LUCIRPlugin": lambda **o: naive_with(LUCIRPlugin(), **o),
     "ImprintingPlugin": lambda **o: naive_with(ImprintingPlugin(), **o),
     "BalancedFinetuningPlugin": _balanced_finetuning,
+    **MNEMONICS,
     "ReReLRP": rerelrp_subject,
     "ReReLRP-published": lambda **o: rerelrp_subject(
         reference_transform="train",
@@ -235,7 +248,13 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "SynapticIntelligencePlugin-everything": lambda **o: _synaptic_intelligence(
         0.9, mode="learning_rate", trajectory="update", scale=(2.0, 0.5), **o
     ),
+    "ScoreDistillationPlugin": lambda **o: naive_with(ScoreDistillationPlugin(), **o),
+    "ScoreDistillationPlugin-fixed-width": fixed_width_distillation,
+    "WeightTransferPlugin": weight_transfer,
+    "WeightTransferPlugin-decay-to-one": partial(weight_transfer, True),
     "MemoryResidentPlugin": lambda **o: naive_with(MemoryResidentPlugin(), **o),
+    "NearestExemplarMeanPlugin": lambda **o: _nearest_exemplar_mean(False, **o),
+    "NearestExemplarMeanPlugin-predict": lambda **o: _nearest_exemplar_mean(True, **o),
     "ExemplarReplayPlugin": lambda **o: naive_with(
         ExemplarReplayPlugin(HerdingBuffer(per_class=5)), **o
     ),
@@ -245,6 +264,7 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "HerdingBuffer-in-ReplayPlugin": lambda **o: naive_with(
         ReplayPlugin(12, storage_policy=HerdingBuffer(max_size=12)), **o
     ),
+    **MNEMONICS_SUBJECTS,
 }
 
 #: Loss plugins with weight 0; each must equal Naive bit for bit.
@@ -260,6 +280,9 @@ WEIGHTLESS: dict[str, Callable[..., Any]] = {
         FunctionalPriorPlugin(MemorablePastBuffer(0)), **o
     ),
     "LeftOutEWCPlugin": lambda **o: naive_with(LeftOutEWCPlugin(0.0), **o),
+    "ScoreDistillationPlugin": lambda **o: naive_with(
+        ScoreDistillationPlugin(weight=0.0, freeze_old_prototypes=False), **o
+    ),
     "SynapticIntelligencePlugin": lambda **o: naive_with(
         SynapticIntelligencePlugin(0.0), **o
     ),

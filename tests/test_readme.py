@@ -29,7 +29,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(avalanche.benchmarks, "SplitMNIST", small_mnist)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names = {}
     for block in blocks:
         exec(block, names)  # noqa: S102

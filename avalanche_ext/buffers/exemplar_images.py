@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
@@ -16,7 +16,14 @@ from torchvision.transforms import Compose, ConvertImageDtype, Normalize
 
 from avalanche_ext.buffers.exemplar_selection import Chosen
 from avalanche_ext.buffers.exemplar_steps import Exemplars
-from avalanche_ext.buffers.pixel_space import PixelSpace, StorageDtype, Transform
+from avalanche_ext.buffers.pixel_space import (
+    PixelSpace,
+    StorageDtype,
+    Transform,
+    augmentation_of,
+    require_tensor_transform,
+    space_of,
+)
 
 
 class ExemplarImages:
@@ -41,6 +48,42 @@ class ExemplarImages:
         self.pixels: dict[int, Tensor] = {}
         self.rows: dict[int, Tensor] = {}
         self.task_labels: dict[int, Tensor] = {}
+
+    def prepare(
+        self,
+        dataset: Any,
+        x: Tensor,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        transform: Transform | Literal["auto"] | None,
+    ) -> None:
+        """Find how inputs and pixels of a data set belong together.
+
+        Args:
+            dataset: The data of an experience.
+            x: Inputs of the network from it.
+            mean: As the user gave it.
+            std: Likewise.
+            transform: Of training, likewise.
+
+        Raises:
+            ValueError: If earlier data were normalised differently, or the transform
+                does not fit the images.
+        """
+        space = space_of(dataset, mean, std, self.dtype)
+        if self.space is None:
+            self.augment = augmentation_of(dataset, transform)
+        known = space if self.space is None else self.space
+        seen, wanted = (space.mean, space.std), (known.mean, known.std)
+        if not all(map(torch.equal, seen, wanted)):
+            raise ValueError(
+                f"this experience is normalised by {seen}, earlier ones by {wanted}; "
+                "wanted the same: give mean and std"
+            )
+        if self.augment is not None:
+            example = known.unnormalized(x[:1])[0].cpu()
+            require_tensor_transform(self.augment, example, same_shape=True)
+        self.space = known
 
     def put(self, label: int, choice: Chosen, experience: int) -> None:
         """Store what was selected of a class, as it is.
@@ -75,7 +118,13 @@ class ExemplarImages:
         """
         pixels, labels = self._known_space().pixels(exemplars.x), exemplars.y.cpu()
         for label in torch.unique(labels).tolist():
-            self.pixels[label] = pixels[labels == label]
+            own = labels == label
+            before = self.inputs([label], exemplars.x.device)
+            # rounding would move images that no step was made on
+            if before is None or not torch.equal(
+                before.x, exemplars.x[own.to(exemplars.x.device)]
+            ):
+                self.pixels[label] = pixels[own]
 
     def shrink(self, quota: Callable[[int], int]) -> None:
         """Keep the beginning of each class.
@@ -115,11 +164,32 @@ class ExemplarImages:
         pixels = self.pixels[label]
         return pixels / 255 if self.dtype == "uint8" else pixels.clone()
 
+    def as_selected(self, experience: int, data: Any) -> dict[int, Tensor]:
+        """Read from the stream what was selected there.
+
+        Args:
+            experience: Its number.
+            data: Its data, in evaluation mode.
+
+        Returns:
+            Pixels in 0 to 1 by class id, ``(k, C, H, W)``; only classes all of whose
+            exemplars are from there.
+        """
+        found = {}
+        for label, rows in self.rows.items():
+            here = (rows[:, 0] == experience) & (rows[:, 1] >= 0)
+            if len(rows) and bool(here.all()):
+                items = data.subset(rows[:, 1].tolist())
+                x = torch.stack([torch.as_tensor(item[0]) for item in items])
+                found[label] = self._known_space().unnormalized(x).clamp(0, 1)
+        return found
+
     def dataset(self) -> AvalancheDataset:
         """All exemplars as a data set of Avalanche's.
 
         Returns:
-            Items ``(x, y)``, or ``(x, y, task label)``, in evaluation mode.
+            Items ``(x, y)``, or ``(x, y, task label)``, in training mode, as the data
+            of a stream.
         """
         kept = {label: images for label, images in self.pixels.items() if len(images)}
         if not kept:
@@ -138,10 +208,14 @@ class ExemplarImages:
             "train": (Compose([*first, *middle, *last]), None),
             "eval": (Compose([*first, *last]), None),
         }
+        images = torch.cat(list(kept.values()))
+        sizes = [len(own) for own in kept.values()]
+        # views, so that the images are in memory once
+        self.pixels.update(zip(kept, torch.split(images, sizes), strict=True))
         return AvalancheDataset(
-            [_TensorClassificationDataset(torch.cat(list(kept.values())), targets)],
+            [_TensorClassificationDataset(images, targets)],
             data_attributes=attributes,
-            transform_groups=TransformGroups(groups, current_group="eval"),
+            transform_groups=TransformGroups(groups, current_group="train"),
         )
 
     def nbytes(self) -> dict[str, int]:

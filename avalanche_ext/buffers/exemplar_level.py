@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from avalanche_ext.buffers.exemplar_steps import (
     ExemplarSteps,
 )
 from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
+from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.functional.undisturbed import undisturbed
 from avalanche_ext.loaders import make_loader
 from avalanche_ext.models.feature_classifier import extract_features
 
@@ -47,6 +50,26 @@ class ExemplarLevel:
         self._log, self._experience = log, experience
         self._memory_resident, self._generator = memory_resident, generator
 
+    def decides(self, x: Tensor) -> bool:
+        """Whether the model knows more than one class; else a warning says so.
+
+        Args:
+            x: An input, ``(1, C, H, W)``.
+
+        Returns:
+            Whether there is anything to optimise.
+        """
+        model = self._strategy.model
+        with undisturbed(model, x.device), torch.no_grad():
+            several = int((model(x)[0] > MASKED).sum()) > 1
+        if not several:
+            warnings.warn(
+                "the model knows one class only, which leaves nothing to optimise; the "
+                "exemplars stay as selected",
+                stacklevel=3,
+            )
+        return several
+
     def fit(self, new: Exemplars, dataset: Any, old: Exemplars | None) -> Exemplars:
         """Optimise the exemplars of the experience for its data, equations 8 and 9.
 
@@ -61,6 +84,10 @@ class ExemplarLevel:
         """
         setting = self._setting
         data = dataset.train() if setting.augment_outer else dataset.eval()
+        if setting.objective == "ncm":
+            data = _of_classes(
+                data, {*new.y.tolist(), *([] if old is None else old.y.tolist())}
+            )
         means = self._means(old) if setting.objective == "ncm" and old else {}
         n_steps = setting.n_steps(len(data))
         steps = self._start(new, len(data))
@@ -170,7 +197,19 @@ class ExemplarLevel:
     def _means(self, exemplars: Exemplars) -> dict[int, Tensor]:
         """Mean feature of each class, by class id."""
         (x, y), size = exemplars, self._setting.batch_size
-        batches = [list(b) for b in zip(torch.split(x, size), torch.split(y, size), strict=True)]
+        batches = [
+            list(b)
+            for b in zip(torch.split(x, size), torch.split(y, size), strict=True)
+        ]
         strategy = self._strategy
-        features, _ = extract_features(strategy.model, batches, strategy.device)
-        return {label: features[y == label].mean(0) for label in torch.unique(y).tolist()}
+        with undisturbed(strategy.model, strategy.device):
+            features, _ = extract_features(strategy.model, batches, strategy.device)
+        return {
+            label: features[y == label].mean(0) for label in torch.unique(y).tolist()
+        }
+
+
+def _of_classes(data: Any, known: set[int]) -> Any:
+    """Without samples of classes that have no exemplar, and so no mean."""
+    rows = [i for i, label in enumerate(data.targets) if int(label) in known]
+    return data if len(rows) == len(data) else data.subset(rows)

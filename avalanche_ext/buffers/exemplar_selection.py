@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,10 +11,11 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from avalanche_ext._checks import require_choice, require_whole
+from avalanche_ext.buffers.buffer_state import restore_buffer, saved_buffer
 from avalanche_ext.functional.herding import herding_indices
+from avalanche_ext.functional.undisturbed import undisturbed
 from avalanche_ext.loaders import batches_of, make_loader
 from avalanche_ext.models.feature_classifier import (
-    evaluating,
     extract_features,
     require_features,
 )
@@ -96,6 +97,36 @@ class Selection:
         if not given:
             per_class = 20
         return per_class, max_size
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Hand a new total budget on to the buffer that selects.
+
+        Args:
+            strategy: Of Avalanche's.
+            new_size: New total number of exemplars.
+        """
+        if isinstance(self.kind, ExemplarsBuffer):
+            self.kind.resize(strategy, new_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the buffer that selects.
+
+        Returns:
+            Plain data, and data of the stream; empty for other selections.
+        """
+        return saved_buffer(self.kind) if isinstance(self.kind, ExemplarsBuffer) else {}
+
+    def load_state_dict(
+        self, state: dict[str, Any], experiences: Sequence[Any]
+    ) -> None:
+        """Put it back.
+
+        Args:
+            state: What `state_dict` returned.
+            experiences: Those trained so far, in order.
+        """
+        if isinstance(self.kind, ExemplarsBuffer):
+            restore_buffer(self.kind, state, experiences)
 
     def choose(
         self,
@@ -196,6 +227,9 @@ class Selection:
             if len(own):
                 x, task_labels = self._load(strategy, kept.eval().subset(own.tolist()))
                 none = torch.full_like(own, -1)
+                # some of Avalanche's buffers add task labels of 0
+                if not hasattr(exp.dataset, "targets_task_labels"):
+                    task_labels = none
                 chosen[label] = Chosen(x, none, none.clone(), task_labels)
         return chosen
 
@@ -222,12 +256,13 @@ class Selection:
             device=strategy.device,
             memory_resident=self._memory_resident,
         )
-        return extract_features(strategy.model, loader, strategy.device)[0]
+        with undisturbed(strategy.model, strategy.device):
+            return extract_features(strategy.model, loader, strategy.device)[0]
 
     def _features_of(self, strategy: Any, x: Tensor) -> Tensor:
-        with evaluating(strategy.model):
+        with undisturbed(strategy.model, x.device), torch.no_grad():
             strategy.model(x)
-        features: Tensor = strategy.model.features
+            features: Tensor = strategy.model.features
         return features
 
 

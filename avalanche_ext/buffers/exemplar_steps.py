@@ -30,8 +30,9 @@ class Optimized(NamedTuple):
     Attributes:
         x: The exemplars, ``(M, C, H, W)``.
         outer_losses: Before each step, ``(steps,)``, on the CPU.
-        inner_losses: Before the first and the last step of each inner loop,
-            ``(steps, 2)``, on the CPU; without rows for objective ``"ncm"``.
+        inner_losses: Before the first and the last step of each inner loop, or the
+            means of the first and the last pass in mini-batches, ``(steps, 2)``, on
+            the CPU; without rows for objective ``"ncm"``.
     """
 
     x: Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -10,7 +9,7 @@ import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.models import MultiTaskModule
 from avalanche.training.storage_policy import ExemplarsBuffer
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_ext._checks import (
     generator_state,
@@ -25,14 +24,12 @@ from avalanche_ext.buffers.exemplar_log import ExemplarLog
 from avalanche_ext.buffers.exemplar_selection import Selection
 from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
 from avalanche_ext.buffers.pixel_space import (
-    PixelSpace,
     StorageDtype,
     Transform,
+    augmentation_of,
+    require_normalization,
     require_tensor_transform,
 )
-from avalanche_ext.functional.functional_prior import MASKED
-from avalanche_ext.loaders.pixels import normalization_of, tensor_transforms_of
-from avalanche_ext.models.feature_classifier import evaluating
 
 Preset = Literal["fast", "paper", "released"]
 
@@ -112,17 +109,22 @@ class MnemonicsBuffer(ExemplarsBuffer):
         super().__init__(max_size or 0)
         if isinstance(optimizer, str):
             require_choice(get_args(Preset), optimizer=optimizer)
-            optimizer = getattr(MnemonicsOptimizer, optimizer)()
-        if optimizer is not None:
-            require_kind(MnemonicsOptimizer, optimizer=optimizer)
+            setting: MnemonicsOptimizer | None = getattr(
+                MnemonicsOptimizer, optimizer
+            )()
+        else:
+            setting = optimizer
+        if setting is not None:
+            require_kind(MnemonicsOptimizer, optimizer=setting)
         require_choice(get_args(StorageDtype), storage_dtype=storage_dtype)
         require_choice((True, False, None), progress=progress)
         if buffer_transform is not None and buffer_transform != "auto":
             require_tensor_transform(
                 buffer_transform, torch.zeros(3, 512, 512), same_shape=False
             )
+        require_normalization(mean, std)
         self.per_class = per_class
-        self.optimizer = optimizer
+        self.optimizer = setting
         self.storage_dtype = storage_dtype
         self.buffer_transform = buffer_transform
         self.mean, self.std = mean, std
@@ -150,7 +152,6 @@ class MnemonicsBuffer(ExemplarsBuffer):
             raise ValueError(  # noqa: TRY004
                 f"{type(model).__name__} has a head a task; wanted one head"
             )
-        self._sources.append(exp.dataset)
         kept, before = self.exemplars, dict(self.exemplars.pixels)
         labels = sorted({int(y) for y in exp.dataset.targets})
         arrival = list(dict.fromkeys([*before, *labels]))
@@ -161,23 +162,17 @@ class MnemonicsBuffer(ExemplarsBuffer):
             {c: old.x for c, old in stored.items() if old is not None},
             lambda label: self._quota(arrival, label),
         )
-        if not chosen:
-            return
-        self._understand(exp.dataset, next(iter(chosen.values())).x)
+        if chosen:
+            x = next(iter(chosen.values())).x
+            kept.prepare(exp.dataset, x, self.mean, self.std, self.buffer_transform)
         for label, choice in chosen.items():
-            kept.put(label, choice, len(self._sources) - 1)
+            kept.put(label, choice, len(self._sources))
+        self._sources.append(exp.dataset)
         # Shrunk first: what is to be dropped need not be optimised.
         self._rebuild()
         new = kept.inputs(chosen, device)
         old = kept.inputs([c for c in before if c not in chosen], device)
         if new is None or self.optimizer is None:
-            return
-        if _n_classes(model, new.x[:1]) < 2:
-            warnings.warn(
-                "the model knows one class only, which leaves nothing to optimise; the "
-                "exemplars stay as selected",
-                stacklevel=2,
-            )
             return
         level = ExemplarLevel(
             self.optimizer,
@@ -188,6 +183,8 @@ class MnemonicsBuffer(ExemplarsBuffer):
             memory_resident=self.memory_resident,
             generator=self.generator,
         )
+        if not level.decides(new.x[:1]):
+            return
         kept.replace(level.fit(new, exp.dataset, old))
         if old is not None and self.optimizer.adjust_old is not None:
             kept.replace(level.adjust(old))
@@ -197,7 +194,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
         """Change the total budget; every class keeps the beginning of its selection.
 
         Args:
-            strategy: Unused; Avalanche's signature.
+            strategy: Handed on to a buffer that selects.
             new_size: New total number of exemplars, >= 1.
 
         Raises:
@@ -209,6 +206,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
                 "least 1 in a buffer made with max_size"
             )
         self.max_size = new_size
+        self.selection.resize(strategy, new_size)
         self._rebuild()
 
     @property
@@ -248,16 +246,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
             Pixels in 0 to 1 by class id, ``(k, C, H, W)``; only classes all of whose
             exemplars were selected in that experience.
         """
-        found = {}
-        for label, rows in self.exemplars.rows.items():
-            here = (rows[:, 0] == experience) & (rows[:, 1] >= 0)
-            if len(rows) and bool(here.all()):
-                data = self.data(experience).subset(rows[:, 1].tolist())
-                x = torch.stack([torch.as_tensor(item[0]) for item in data])
-                space = self.exemplars.space
-                assert space is not None
-                found[label] = space.unnormalized(x).clamp(0, 1)
-        return found
+        return self.exemplars.as_selected(experience, self.data(experience))
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes of the exemplars as they are stored.
@@ -276,6 +265,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
         return {
             "max_size": self.max_size,
             "history": list(self.history.entries),
+            "selection": self.selection.state_dict(),
             **self.exemplars.state_dict(),
             **generator_state(self.generator),
         }
@@ -295,11 +285,14 @@ class MnemonicsBuffer(ExemplarsBuffer):
         """
         restore_generator(self.generator, state)
         self.exemplars.load_state_dict(state)
+        self.selection.load_state_dict(state["selection"], experiences)
         self.max_size = state["max_size"]
         self.history.entries = list(state["history"])
         self._sources = [experience.dataset for experience in experiences]
         if self.exemplars.space is not None:
-            self.exemplars.augment = self._augmentation(self._sources[0])
+            self.exemplars.augment = augmentation_of(
+                self._sources[0], self.buffer_transform
+            )
         self._rebuild()
 
     def _quota(self, arrival: list[int], label: int) -> int:
@@ -313,37 +306,3 @@ class MnemonicsBuffer(ExemplarsBuffer):
         arrival = list(self.exemplars.pixels)
         self.exemplars.shrink(lambda label: self._quota(arrival, label))
         self.buffer = self.exemplars.dataset()
-
-    def _understand(self, dataset: Any, x: Tensor) -> None:
-        """Find how inputs and pixels of a data set belong together."""
-        mean, std = (None, None)
-        if self.mean is None or self.std is None:
-            mean, std = normalization_of(dataset)
-        mean = mean if self.mean is None else torch.tensor(list(self.mean)).float()
-        std = std if self.std is None else torch.tensor(list(self.std)).float()
-        assert mean is not None and std is not None
-        kept = self.exemplars
-        if kept.space is None:
-            kept.space = PixelSpace(mean, std, kept.dtype)
-            kept.augment = self._augmentation(dataset)
-        seen, known = (mean, std), (kept.space.mean, kept.space.std)
-        if not all(map(torch.equal, seen, known)):
-            raise ValueError(
-                f"this experience is normalised by {seen}, earlier ones by {known}; "
-                "wanted the same: give mean and std"
-            )
-        if kept.augment is not None:
-            example = kept.space.unnormalized(x[:1])[0].cpu()
-            with torch.random.fork_rng(devices=[]):
-                require_tensor_transform(kept.augment, example, same_shape=True)
-
-    def _augmentation(self, dataset: Any) -> Transform | None:
-        if self.buffer_transform == "auto":
-            return tensor_transforms_of(dataset)
-        return self.buffer_transform
-
-
-def _n_classes(model: nn.Module, x: Tensor) -> int:
-    """Number of classes among which the model decides."""
-    with evaluating(model):
-        return int((model(x)[0] > MASKED).sum())

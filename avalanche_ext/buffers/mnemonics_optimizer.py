@@ -200,7 +200,8 @@ class MnemonicsOptimizer:
 
         Returns:
             The loss, the gradient ``(M, ...)``, and the losses on the exemplars before
-            the first and the last inner step, ``(2,)``; ``(0,)`` for objective "ncm".
+            the first and the last inner step (with mini-batches: their means in the
+            first and the last pass), ``(2,)``; ``(0,)`` for objective "ncm".
         """
         if self.objective == "ncm":
             loss, gradient = _ncm(model, exemplars, batch, old_means or {}, self.chunk)
@@ -221,7 +222,9 @@ class MnemonicsOptimizer:
             batchnorm=self.batchnorm,
             chunk=None if self.batchnorm == "batch" else self.chunk,
         )
-        return found.outer_loss, found.gradient, found.inner_losses[[0, -1]]
+        # of passes, since mini-batches differ in their losses anyway
+        passes = found.inner_losses.view(self.inner_epochs or self.inner_steps or 1, -1)
+        return found.outer_loss, found.gradient, passes[[0, -1]].mean(1)
 
     def _inner_rows(
         self, n: int, generator: torch.Generator | None
@@ -234,9 +237,11 @@ class MnemonicsOptimizer:
         orders = [
             torch.randperm(n, generator=generator) for _ in range(self.inner_epochs)
         ]
-        return [rows
+        return [
+            rows
             for order in orders
-            for rows in torch.split(order, self.inner_batch_size)]
+            for rows in torch.split(order, self.inner_batch_size)
+        ]
 
 
 def _ncm(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from avalanche_ext.loaders.pixels import normalization_of, tensor_transforms_of
 
 StorageDtype = Literal["float32", "uint8"]
 Transform = Callable[[Tensor], Tensor]
@@ -114,6 +116,74 @@ class PixelSpace:
         return mean, self.std.to(x.device, torch.float32).view(shape)
 
 
+def space_of(
+    dataset: Any,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: StorageDtype,
+) -> PixelSpace:
+    """The space of a data set's inputs.
+
+    Args:
+        dataset: As `normalization_of` takes it.
+        mean: None: as the data are normalised.
+        std: Likewise.
+        dtype: See `PixelSpace`.
+
+    Returns:
+        The space.
+    """
+    own_mean, own_std = (
+        None if given is None else torch.tensor([float(value) for value in given])
+        for given in (mean, std)
+    )
+    if own_mean is None or own_std is None:
+        found = normalization_of(dataset)
+        own_mean = found[0] if own_mean is None else own_mean
+        own_std = found[1] if own_std is None else own_std
+    return PixelSpace(own_mean, own_std, dtype)
+
+
+def augmentation_of(
+    dataset: Any, transform: Transform | Literal["auto"] | None
+) -> Transform | None:
+    """What is done to exemplars in training.
+
+    Args:
+        dataset: The data of an experience.
+        transform: As the user gave it; ``"auto"``: that of the data.
+
+    Returns:
+        The transform, of float images in 0 to 1, or None.
+    """
+    return tensor_transforms_of(dataset) if transform == "auto" else transform
+
+
+def require_normalization(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    """Refuse what is no sequence of numbers, one a channel or one for all.
+
+    Args:
+        mean: As the user gave it.
+        std: Likewise; its numbers are above 0.
+
+    Raises:
+        ValueError: For the first that does not fit.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        wanted = "finite numbers" if name == "mean" else "finite numbers above 0"
+        try:
+            given = torch.tensor([float(value) for value in values])
+        except (TypeError, ValueError):
+            given = torch.empty(0)
+        good = bool(given.isfinite().all() & (name == "mean" or (given > 0).all()))
+        if not len(given) or not good:
+            raise ValueError(f"{name} is {values!r}; wanted a sequence of {wanted}")
+
+
 def require_tensor_transform(
     transform: Transform, example: Tensor, *, same_shape: bool
 ) -> None:
@@ -128,7 +198,8 @@ def require_tensor_transform(
         ValueError: If it fails, or gives something else than an image of that shape.
     """
     try:
-        seen = transform(example.clone())
+        with torch.random.fork_rng(devices=[]):  # a trial leaves no trace
+            seen = transform(example.clone())
     except Exception as error:
         raise ValueError(
             f"buffer_transform {transform!r} fails on a float tensor of shape "

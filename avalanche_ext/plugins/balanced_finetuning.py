@@ -36,7 +36,7 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
     The new classes dominated the experience; the exemplars are as many for every
     class. The feature extractor rests (its batch statistics too), and so does the
     classifier's scale; prototypes of old and new classes move. With ``tuned="all"``
-    every parameter moves, and only the batch statistics rest.
+    every trainable parameter moves too; the batch statistics rest.
 
     Callbacks: after an experience, with the exemplars of its own classes already in
     the buffer (list this plugin behind the one that fills the buffer). Changes the
@@ -121,10 +121,13 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
             memory_resident=self.memory_resident,
             generator=self.generator,
         )
-        part = head.prototypes if self.tuned == "prototypes" else model
-        with evaluating(model), only_trainable(model, part):
+        moving = list(head.prototypes.parameters())
+        if self.tuned == "all":
+            moving += [p for p in model.parameters() if p.requires_grad]
+        moving = list(dict.fromkeys(moving))
+        with evaluating(model), only_trainable(model, moving):
             optimizer = SGD(
-                part.parameters(),
+                moving,
                 lr=self.lr,
                 momentum=self.momentum,
                 weight_decay=self.weight_decay,
@@ -135,6 +138,14 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
                     x, y = (t.to(strategy.device) for t in batch[:2])
                     self._step(strategy, optimizer, x, y)
                 schedule.step()
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Nothing: the buffer is another plugin's.
+
+        Returns:
+            ``{}``.
+        """
+        return {}
 
     def _step(self, strategy: Any, optimizer: SGD, x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
@@ -147,16 +158,17 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
 
 
 @contextmanager
-def only_trainable(model: nn.Module, part: nn.Module) -> Iterator[None]:
-    """Freeze everything but a part; put every flag and gradient back.
+def only_trainable(model: nn.Module, moving: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Freeze everything but some parameters; put every flag and gradient back.
 
     Args:
         model: The whole model.
-        part: A module of it.
+        moving: Parameters of it.
     """
     found = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     model.requires_grad_(False)
-    part.requires_grad_(True)
+    for parameter in moving:
+        parameter.requires_grad_(True)
     try:
         yield
     finally:

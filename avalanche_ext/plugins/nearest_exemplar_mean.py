@@ -144,6 +144,14 @@ class NearestExemplarMeanPlugin(SupervisedPlugin):
         """Drop what was made for the evaluation."""
         strategy.nearest_mean = self._classes = self._means = None
 
+    def memory_bytes(self) -> dict[str, int]:
+        """Nothing: the buffer is another plugin's.
+
+        Returns:
+            ``{}``.
+        """
+        return {}
+
 
 def _turned(batches: Any, view: Literal["mirror", "bgr"]) -> Iterator[list[Tensor]]:
     """The batches with the images seen differently."""

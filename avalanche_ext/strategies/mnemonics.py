@@ -23,6 +23,18 @@ from avalanche_ext.strategies._mnemonics_figures import mnemonics_figures
 from avalanche_ext.strategies._template import refuse_own_plugins
 from avalanche_ext.strategies.lucir import LUCIR
 
+#: Arguments of LUCIR that have other names here.
+_RENAMED = {
+    "buffer": "selection",
+    "herding": "selection",
+    "balanced_finetuning_epochs": "finetuning_epochs",
+    "balanced_finetuning": "finetuning_epochs and finetuning_lr",
+}
+
+#: Those of its losses, which ``distillation="icarl"`` takes the place of.
+_LOSSES = {"distillation_mode", "less_forget", "margin_ranking", "margin_weight"}
+_LOSSES |= {"margin", "n_negatives"}
+
 
 class Mnemonics(LUCIR):
     r"""LUCIR (or iCaRL's loss) whose exemplars are learned, by turns with the model.
@@ -66,7 +78,8 @@ class Mnemonics(LUCIR):
         plugins: Further plugins; they act after Mnemonics' own.
         memory_resident: Hold the images on the device; "auto": where they fit.
         generator: Of shuffling, augmentation, selection; None for torch's default.
-        lucir: All other arguments of `LUCIR`.
+        lucir: All other arguments of `LUCIR`; those of its losses only with
+            ``distillation="lucir"``.
 
     Raises:
         ValueError: As `LUCIR` and `MnemonicsBuffer`; if an argument is out of its range.
@@ -107,6 +120,12 @@ class Mnemonics(LUCIR):
         require_choice(("lucir", "icarl"), distillation=distillation)
         require_choice(("linear", "nearest_mean"), predict=predict)
         require_choice((True, False), weight_transfer=weight_transfer)
+        require_choice((True, False), decay_to_one=decay_to_one)
+        if decay_to_one and not weight_transfer:
+            raise ValueError(
+                "decay_to_one is True and weight_transfer False; wanted both, or neither"
+            )
+        _require_meaning(lucir, distillation)
         require_whole(0, finetuning_epochs=finetuning_epochs)
         require_positive(finetuning_lr=finetuning_lr)
         buffer = MnemonicsBuffer(
@@ -163,6 +182,11 @@ class Mnemonics(LUCIR):
             **lucir,
         )
         self._exemplars = buffer
+        # By their names as arguments: a checkpoint compares them.
+        self.memory_size, self.decay_to_one = memory_size, decay_to_one
+        self.optimization = None if optimization is None else "given"
+        self.mean = None if mean is None else tuple(map(float, mean))
+        self.std = None if std is None else tuple(map(float, std))
         if weight_transfer:
             to_transfer_network(self.model, decay_to_one=decay_to_one)
 
@@ -181,3 +205,14 @@ class Mnemonics(LUCIR):
                 them.
         """
         return dict(mnemonics_figures(self._exemplars, self.model, self.device))
+
+
+def _require_meaning(lucir: dict[str, Any], distillation: str) -> None:
+    """Refuse arguments of LUCIR that would do nothing here."""
+    for name, instead in _RENAMED.items():
+        if name in lucir:
+            raise ValueError(f"{name} is {lucir[name]!r}; wanted {instead} instead")
+    if distillation == "icarl" and (unused := sorted(_LOSSES & lucir.keys())):
+        raise ValueError(
+            f"{unused} given with distillation 'icarl'; wanted distillation 'lucir'"
+        )

@@ -11,6 +11,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
+from benchmarks.names import UsageError
 from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 
@@ -206,6 +207,13 @@ def _mnemonics(
         "channels_last": channels_last,
         "compile": compile,
     }
+    own = {"objective": objective, "outer_lr": outer_lr, "inner_lr": inner_lr}
+    unused = [n for n, v in {**own, "adjust_old": adjust_old}.items() if v is not None]
+    if optimization is None and unused:
+        raise UsageError(
+            f"{', '.join(unused)} given with optimization null, which changes no "
+            "exemplar; wanted optimization fast, paper or released"
+        )
     given: dict[str, Any] = {
         "objective": objective,
         "lr": outer_lr,

@@ -12,7 +12,9 @@ from avalanche.logging import InteractiveLogger, TensorboardLogger, WandBLogger
 from avalanche.training.supervised import Naive
 from cases import APIS, toy_benchmark, toy_model
 
+from avalanche_ext.buffers import HerdingBuffer
 from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_ext.plugins import NearestExemplarMeanPlugin
 from benchmarks.evaluation import LOGGERS, METRICS, make_evaluator
 
 # they measure the machine
@@ -31,6 +33,7 @@ def naive(evaluator):
         eval_mb_size=60,
         evaluator=evaluator,
         eval_every=1,
+        plugins=[NearestExemplarMeanPlugin(HerdingBuffer())],  # a metric asks for it
     )
 
 
@@ -135,7 +138,7 @@ def test_every_metric_is_published_and_none_by_the_mini_batch(api, tmp_path):
         "TaskAware_Acc_Stream",
         "TaskAgnostic_Acc_Exp",
         "TaskAgnostic_Acc_Stream",
-    }  # no GPU here, so no Peak_GPU_Bytes; nothing is recognised or pruned by Naive
+    }  # no GPU here, so no Peak_GPU_Bytes; Naive recognises, prunes and stores nothing
 
 
 def test_no_logger_is_silent(tmp_path, capsys):

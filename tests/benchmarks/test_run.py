@@ -25,6 +25,10 @@ from benchmarks.stopping import sigterm_interrupts
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAIVE = ["run", "naive", "--smoke", "--device", "cpu"]
+PICTURES = {
+    "rerelrp": {"capacity", "heatmaps"},
+    "mnemonics": {"exemplars", "embedding", "margins", "optimization"},
+}
 
 
 def files(folder):
@@ -63,8 +67,10 @@ def test_smoke_run_of_each_recipe_leaves_all_files(recipe, tmp_path, capsys):
     assert main([*arguments, *small]) == 0
     folder = tmp_path / recipe / "3"
     names = {"run.json", "accuracy.csv", "checkpoint.pt", "config.yaml", "log.txt"}
-    drawn = {"pictures"} if recipe.startswith("rerelrp") else set()
-    assert {path.name for path in folder.iterdir()} == names | drawn
+    drawn = PICTURES.get(recipe.split("_")[0], set())
+    folders = {"pictures"} if drawn else set()
+    assert {path.name for path in folder.iterdir()} == names | folders
+    assert {path.stem for path in folder.glob("pictures/*.png")} == drawn
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert len(lines) == 6 and lines[4].startswith("experience 5 of 5: ") and not err
@@ -236,6 +242,15 @@ def test_sigterm_interrupts_only_inside_the_block():
         signal.raise_signal(signal.SIGTERM)
     assert stop.value.args == (signal.SIGTERM,)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_metric_of_what_the_strategy_lacks_is_refused_before_training(
+    tmp_path, capsys
+):
+    further = ["--metrics", "nearest_exemplar_mean"]
+    assert main([*NAIVE, *further, "--out", str(tmp_path)]) != 0
+    wanted = "Naive has no class means of exemplars; wanted a NearestExemplarMeanPlugin"
+    assert wanted in capsys.readouterr().err and not files(tmp_path)
 
 
 def test_further_metrics_are_measured_beside_those_of_every_run(tmp_path):

@@ -99,6 +99,14 @@ def test_fifty_classes_then_ten_at_a_time_in_the_papers_order(data):
     assert classes(benchmark) == wanted  # labels in order of appearance
 
 
+@pytest.mark.golden("mnemonics", "protocol.json")
+def test_the_papers_class_order_agrees_with_the_authors(golden, data):
+    root = data("split_cifar100")
+    benchmark = make_stream("split_cifar100", class_order="icarl", dataset_root=root)
+    order = list(benchmark.classes_order_original_ids)
+    assert order == golden["class_order_seed_1993"]
+
+
 @pytest.mark.parametrize("order", [list(range(9, -1, -1)), np.arange(9, -1, -1)])
 def test_a_class_order_given_is_the_order_of_appearance(order):
     benchmark = make_stream("split_digits", class_order=order)

@@ -1,0 +1,145 @@
+"""The gradient through an inner loop, by recursion against one graph of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from typing import Any
+
+import torch
+
+from timings.measure import Entry, median_ratio
+
+N_EXEMPLARS, N_STEPS, BATCH, CHUNK = 100, 5, 128, 32
+N_CHECKED = 40  # exemplars, and data, to compare gradients on; two chunks
+TOLERANCE = 1e-9
+
+
+def _problem(n: int, batch: int) -> dict[str, Any]:
+    """ResNet-32 with statistics of noise, exemplars and one batch."""
+    from avalanche_ext import CosineClassifier, FeatureClassifier, resnet32_cifar
+
+    torch.manual_seed(0)
+    model = FeatureClassifier(resnet32_cifar(), CosineClassifier(64, n_classes=10))
+    with torch.no_grad():
+        model(torch.randn(32, 3, 32, 32))
+    x, e = torch.randn(batch, 3, 32, 32), torch.randn(n, 3, 32, 32)
+    return {
+        "model": model,
+        "exemplars": e,
+        "targets": torch.arange(n) % 10,
+        "batches": [(x, torch.arange(batch) % 10)],
+        "inner_lr": 0.01,
+        "inner_steps": N_STEPS,
+    }
+
+
+def _on(device: torch.device, problem: dict[str, Any]) -> dict[str, Any]:
+    """The problem on a device."""
+    moved = {k: problem[k].to(device) for k in ("model", "exemplars", "targets")}
+    batches = [(x.to(device), y.to(device)) for x, y in problem["batches"]]
+    return {**problem, **moved, "batches": batches}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _gradient(problem: dict[str, Any], mode: str) -> Any:
+    from avalanche_ext.functional.unrolled import hypergradient
+
+    found = hypergradient(**problem, mode=mode, chunk=CHUNK)  # type: ignore[arg-type]
+    if found.gradient.is_cuda:
+        torch.cuda.synchronize()
+    return found.gradient
+
+
+def _require_agreement() -> None:
+    """The two gradients are the same.
+
+    In float64: where rounding turns the sign of a ReLU's input the gradient jumps, so
+    that in float32 a chunk's own rounding alone moves it by percents.
+    """
+    problem = _problem(N_CHECKED, N_CHECKED)
+    x, y = problem["batches"][0]
+    doubled = {k: problem[k].double() for k in ("model", "exemplars")}
+    problem = _on(_device(), {**problem, **doubled, "batches": [(x.double(), y)]})
+    unrolled, reverse = (_gradient(problem, mode) for mode in ("unrolled", "reverse"))
+    error = float((reverse - unrolled).norm() / unrolled.norm())
+    if not error <= TOLERANCE:
+        raise RuntimeError(
+            f"the gradients differ by {error:.1e} of their length; wanted at most "
+            f"{TOLERANCE:g}"
+        )
+
+
+def duration(repeats: int) -> float:
+    """Recursion over one graph."""
+    _require_agreement()
+    problem = _on(_device(), _problem(N_EXEMPLARS, BATCH))
+    return median_ratio(
+        lambda: _gradient(problem, "reverse"),
+        lambda: _gradient(problem, "unrolled"),
+        repeats,
+    )
+
+
+def _peak(mode: str, threads: int) -> int:
+    """Bytes above those of the process before, of which this is the only call."""
+    warnings.filterwarnings("ignore")  # as in timing.py
+    torch.set_num_threads(threads)
+    device = _device()
+    # what is loaded at the first call does not count
+    _gradient(_on(device, _problem(1, 1)), mode)
+    problem = _on(device, _problem(N_EXEMPLARS, BATCH))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        _gradient(problem, mode)
+        return torch.cuda.max_memory_allocated() - before
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # the peak starts anew; that of getrusage is the parent's
+    before = _status("VmRSS")
+    _gradient(problem, mode)
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Bytes that Linux counts of this process."""
+    with open("/proc/self/status") as lines:
+        fields = dict(line.split(":", 1) for line in lines)
+    return 1024 * int(fields[name].split()[0])
+
+
+def memory(repeats: int) -> float:
+    """Peak of one graph over that of the recursion, each in a process of its own."""
+    _require_agreement()
+    start = multiprocessing.get_context("spawn")
+    peaks = {}
+    for mode in ("unrolled", "reverse"):  # the memory is the same at each repeat
+        with start.Pool(1) as pool:
+            peaks[mode] = pool.apply(_peak, (mode, torch.get_num_threads()))
+    return peaks["unrolled"] / peaks["reverse"]
+
+
+_WHAT = (
+    f"of the gradient in {N_EXEMPLARS} exemplars through {N_STEPS} steps (ResNet-32, "
+    f"32 x 32, {BATCH} data)"
+)
+
+ENTRIES = (
+    Entry(
+        "hypergradient-time",
+        f"time {_WHAT}, back by recursion in chunks, over one graph of all",
+        1.2,
+        False,
+        duration,
+    ),
+    Entry(
+        "hypergradient-memory",
+        f"peak memory {_WHAT}, one graph of all over recursion in chunks",
+        8,
+        True,
+        memory,
+    ),
+)
