@@ -130,9 +130,7 @@ def _loaded(data: Any, device: torch.device) -> Labelled:
     return torch.cat([x for x, _, _ in batches]), torch.cat([y for _, y, _ in batches])
 
 
-def _joined(
-    images: dict[int, Tensor], like: dict[int, Tensor] | None = None
-) -> Tensor:
+def _joined(images: dict[int, Tensor], like: dict[int, Tensor] | None = None) -> Tensor:
     """Images class by class, of the classes of another choice."""
     return torch.cat([images[label] for label in (like or images)])
 
