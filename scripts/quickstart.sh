@@ -10,7 +10,7 @@ source scripts/venv.sh
 
 make_venv .venv constraints.txt ""
 out=results/quickstart
-for recipe in naive replay lucir_digits bdr_digits ewc_fr_replay_digits ar1_star_digits rerelrp_digits; do
+for recipe in naive replay lucir_digits bdr_digits ewc_fr_replay_digits ar1_star_digits rerelrp_digits mnemonics_digits; do
   say "training $recipe on split_digits"
   .venv/bin/python -m benchmarks run "$recipe" --resume --threads 1 --out "$out"
 done

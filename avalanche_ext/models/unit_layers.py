@@ -17,7 +17,7 @@ from avalanche_ext.models.cut_trace import run, untouched
 UnitLayer = nn.Conv2d | nn.Linear
 Keep = Mapping[str, Tensor]
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchRenorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, BatchRenorm)
 
 
 def unit_layers(model: nn.Module) -> dict[str, UnitLayer]:

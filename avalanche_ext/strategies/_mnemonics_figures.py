@@ -97,9 +97,9 @@ def _of_last(
     features, shown = _seen(model, x)
     own = {name: _seen(model, images) for name, images in inputs.items()}
     random, herded = [], []
-    for label in chosen:
+    for label, images in chosen.items():
         place = (y == label).nonzero().flatten()
-        k = min(len(place), len(chosen[label]))
+        k = min(len(place), len(images))
         if k:
             picked = torch.randperm(len(place), generator=generator)[:k]
             random.append(place[picked.to(device)])

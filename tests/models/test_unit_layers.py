@@ -41,6 +41,11 @@ def test_a_norm_layer_behind_an_activation_or_over_a_sequence_is_no_site():
     assert mask_sites(sequence, torch.ones(2, 4, 3)) == {"0": "0", "2": "2"}
 
 
+def test_a_norm_layer_over_several_processes_is_a_site():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.SyncBatchNorm(2), nn.ReLU())
+    assert mask_sites(net, torch.ones(2, 1, 3, 3)) == {"0": "1"}
+
+
 @pytest.mark.parametrize("name", HOSTS)
 def test_looking_for_sites_leaves_the_model_as_found(name):
     net, x = host(name)
