@@ -20,30 +20,33 @@ done
 set -- "${options[@]}"
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
-compare() { # name of the data, recipe, outer and inner steps of bilevel, options of every run
-  local name=$1 recipe=$2 outer=$3 inner=$4; shift 4
+compare() { # name of the data, recipe, types of storage, starts and inner steps of bilevel, options of every run
+  local name=$1 recipe=$2 types=$3 starts=$4 inner=$5; shift 5
   run() { # end of the name of the row, its options
     "${python[@]}" -m benchmarks run "$recipe" "${every[@]}" --class_order null --stream_seed "$seed" --seed "$seed" \
       --exemplars_per_class 2 --adjust_old false "${@:2}" \
       --metrics nearest_exemplar_mean --loggers text --threads 1 --resume --out "$out/${name}_$1"
   }
   local every=("$@") ncm=(--objective ncm --outer_steps 20 --outer_lr 0.02)
-  local bilevel=(--objective bilevel --outer_steps "$outer" --outer_lr 0.01 --inner_steps "$inner" --inner_lr 0.1)
+  local bilevel=(--objective bilevel --outer_steps 20 --outer_lr 0.01 --inner_steps "$inner" --inner_lr 0.1)
   for seed in ${SEEDS:-0 1 2}; do
     for start in herding random; do
       unoptimized=(--selection "$start" --optimization null --adjust_old null --storage_dtype uint8)
       run "$start" "${unoptimized[@]}"
-      run "${start}_ncm_float32" --selection "$start" "${ncm[@]}" --storage_dtype float32
-      run "${start}_ncm_uint8" --selection "$start" "${ncm[@]}" --storage_dtype uint8
-      run "${start}_bilevel_uint8" --selection "$start" "${bilevel[@]}" --storage_dtype uint8
+      for type in $types; do
+        run "${start}_ncm_$type" --selection "$start" "${ncm[@]}" --storage_dtype "$type"
+      done
+      if [[ $starts == *$start* ]]; then
+        run "${start}_bilevel_uint8" --selection "$start" "${bilevel[@]}" --storage_dtype uint8
+      fi
     done
   done
 }
 
 for data in ${DATA:-mnist cifar100}; do
   case $data in
-    mnist) compare mnist mnemonics_mnist 20 5 --dataset-root "$mnist_root" --images_per_class 500 --train_epochs 2 "$@" ;;
-    cifar100) compare cifar100 mnemonics_cifar100 20 2 --dataset-root "$cifar100_root" --images_per_class 100 \
+    mnist) compare mnist mnemonics_mnist "uint8 float32" "herding random" 5 --dataset-root "$mnist_root" --images_per_class 500 --train_epochs 2 "$@" ;;
+    cifar100) compare cifar100 mnemonics_cifar100 uint8 herding 2 --dataset-root "$cifar100_root" --images_per_class 100 \
       --n_experiences 5 --first_experience_classes 20 --network resnet8 --train_epochs 8 --train_mb_size 64 --milestones "[]" \
       --optimization fast --finetuning_epochs 0 --distillation_weight 20 --precision bfloat16 --channels_last true "$@" ;;
   esac
