@@ -67,9 +67,13 @@ class ExemplarImages:
             transform: Of training, likewise.
 
         Raises:
-            ValueError: If earlier data were normalised differently, or the transform
-                does not fit the images.
+            ValueError: If inputs are no images, earlier data were normalised
+                differently, or the transform does not fit the images.
         """
+        if x.ndim < 4:
+            raise ValueError(
+                f"inputs have shape {tuple(x.shape[1:])}; wanted images (C, H, W)"
+            )
         space = space_of(dataset, mean, std, self.dtype)
         if self.space is None:
             self.augment = augmentation_of(dataset, transform)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from avalanche.models import MultiTaskModule
 from torch import Tensor
 
 from avalanche_ext.buffers.exemplar_log import ExemplarLog
@@ -51,7 +52,7 @@ class ExemplarLevel:
         self._memory_resident, self._generator = memory_resident, generator
 
     def decides(self, x: Tensor) -> bool:
-        """Whether the model knows more than one class; else a warning says so.
+        """Whether the model tells classes apart; else a warning says why not.
 
         Args:
             x: An input, ``(1, C, H, W)``.
@@ -61,14 +62,18 @@ class ExemplarLevel:
         """
         model = self._strategy.model
         with undisturbed(model, x.device), torch.no_grad():
-            several = int((model(x)[0] > MASKED).sum()) > 1
-        if not several:
-            warnings.warn(
-                "the model knows one class only, which leaves nothing to optimise; the "
-                "exemplars stay as selected",
-                stacklevel=3,
+            logits = model(x)[0]
+        reason = None
+        if bool(logits.isnan().any()):
+            reason = "the outputs of the model are not finite: did training diverge?"
+        elif int((logits > MASKED).sum()) < 2:
+            reason = (
+                f"the model knows one class only, others score {MASKED:g} or less, "
+                "which leaves nothing to optimise"
             )
-        return several
+        if reason is not None:
+            warnings.warn(f"{reason}; the exemplars stay as selected", stacklevel=3)
+        return reason is None
 
     def fit(self, new: Exemplars, dataset: Any, old: Exemplars | None) -> Exemplars:
         """Optimise the exemplars of the experience for its data, equations 8 and 9.
@@ -207,6 +212,21 @@ class ExemplarLevel:
         return {
             label: features[y == label].mean(0) for label in torch.unique(y).tolist()
         }
+
+
+def require_one_head(model: Any) -> None:
+    """Refuse a model with a head a task.
+
+    Args:
+        model: Any model.
+
+    Raises:
+        ValueError: If it is one of Avalanche's with several heads.
+    """
+    if isinstance(model, MultiTaskModule):
+        raise ValueError(  # noqa: TRY004
+            f"{type(model).__name__} has a head a task; wanted one head"
+        )
 
 
 def _of_classes(data: Any, known: set[int]) -> Any:

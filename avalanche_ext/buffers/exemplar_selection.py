@@ -124,7 +124,16 @@ class Selection:
         Args:
             state: What `state_dict` returned.
             experiences: Those trained so far, in order.
+
+        Raises:
+            ValueError: If only one of the two selects by a buffer.
         """
+        if bool(state) != isinstance(self.kind, ExemplarsBuffer):
+            ours = self.kind if isinstance(self.kind, str) else type(self.kind).__name__
+            raise ValueError(
+                f"exemplars were selected by {'a buffer' if state else 'name'}; this "
+                f"run has selection {ours}; wanted the same"
+            )
         if isinstance(self.kind, ExemplarsBuffer):
             restore_buffer(self.kind, state, experiences)
 

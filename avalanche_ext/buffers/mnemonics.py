@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from avalanche.benchmarks import CLExperience
-from avalanche.models import MultiTaskModule
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
@@ -16,10 +15,11 @@ from avalanche_ext._checks import (
     require_choice,
     require_kind,
     require_loading,
+    require_whole,
     restore_generator,
 )
 from avalanche_ext.buffers.exemplar_images import ExemplarImages
-from avalanche_ext.buffers.exemplar_level import ExemplarLevel
+from avalanche_ext.buffers.exemplar_level import ExemplarLevel, require_one_head
 from avalanche_ext.buffers.exemplar_log import ExemplarLog
 from avalanche_ext.buffers.exemplar_selection import Selection
 from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
@@ -148,10 +148,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
                 once unnormalised, or features that are needed are missing or not finite.
         """
         model, device = agent_state.model, agent_state.device
-        if isinstance(model, MultiTaskModule):
-            raise ValueError(  # noqa: TRY004
-                f"{type(model).__name__} has a head a task; wanted one head"
-            )
+        require_one_head(model)
         kept, before = self.exemplars, dict(self.exemplars.pixels)
         labels = sorted({int(y) for y in exp.dataset.targets})
         arrival = list(dict.fromkeys([*before, *labels]))
@@ -200,10 +197,10 @@ class MnemonicsBuffer(ExemplarsBuffer):
         Raises:
             ValueError: If the size is not positive or was given per class.
         """
-        if new_size < 1 or self.per_class is not None:
+        require_whole(1, new_size=new_size)
+        if self.per_class is not None:
             raise ValueError(
-                f"new_size {new_size} with per_class {self.per_class}; wanted at "
-                "least 1 in a buffer made with max_size"
+                f"per_class is {self.per_class}; wanted a buffer made with max_size"
             )
         self.max_size = new_size
         self.selection.resize(strategy, new_size)

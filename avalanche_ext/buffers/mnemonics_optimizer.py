@@ -110,6 +110,11 @@ class MnemonicsOptimizer:
         require_whole(
             1, **{n: value for n, value in whole.items() if value is not None}
         )
+        if (self.truncate or 0) > (self.inner_steps or float("inf")):
+            raise ValueError(
+                f"truncate is {self.truncate}; wanted at most {self.inner_steps}, "
+                "inner_steps"
+            )
 
     @classmethod
     def fast(cls, **changes: Any) -> MnemonicsOptimizer:
@@ -207,6 +212,7 @@ class MnemonicsOptimizer:
             loss, gradient = _ncm(model, exemplars, batch, old_means or {}, self.chunk)
             return loss, gradient, loss.new_empty(0)
         rows = self._inner_rows(len(exemplars.y), generator)
+        n_steps = len(rows) if rows else self.inner_steps or 0
         head = self.objective == "bilevel_head"
         found = hypergradient(
             model,
@@ -214,10 +220,10 @@ class MnemonicsOptimizer:
             exemplars.y,
             [batch],
             inner_lr=self.inner_lr,
-            inner_steps=len(rows) if rows else self.inner_steps or 0,
+            inner_steps=n_steps,
             rows=rows,
             mode=self.mode,
-            truncate=self.truncate,
+            truncate=self.truncate and min(self.truncate, n_steps),
             parameters="head" if head else self.parameters,
             batchnorm=self.batchnorm,
             chunk=None if self.batchnorm == "batch" else self.chunk,

@@ -19,6 +19,7 @@ from avalanche_ext.functional.undisturbed import own, undisturbed, unwrapped
 from avalanche_ext.functional.unrolled_arguments import (
     InnerParameters,
     check_batch_statistics,
+    check_batches,
     check_examples,
     feature_parts,
     free_steps,
@@ -131,10 +132,7 @@ def hypergradient(
     if chunk is not None:
         require_whole(1, chunk=chunk)
     check_examples("exemplars", exemplars, "targets", targets)
-    if not batches:
-        raise ValueError("batches is empty; wanted at least one pair (x, y)")
-    for i, (x, y) in enumerate(batches):
-        check_examples(f"batches[{i}][0]", x, f"batches[{i}][1]", y)
+    check_batches(batches)
     rates = inner_rates(inner_lr, inner_steps)
     seen = inner_rows(rows, inner_steps, exemplars)
     free = free_steps(truncate, inner_steps)

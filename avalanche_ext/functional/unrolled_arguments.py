@@ -33,6 +33,20 @@ def check_examples(name: str, x: Tensor, of_targets: str, y: Tensor) -> None:
         )
 
 
+def check_batches(batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Refuse what is no sequence of inputs and class ids."""
+    if not isinstance(batches, Sequence) or not batches:
+        seen = "empty" if isinstance(batches, Sequence) else type(batches).__name__
+        raise ValueError(f"batches is {seen}; wanted at least one pair (x, y)")
+    for i, pair in enumerate(batches):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            size = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+            raise ValueError(
+                f"batches[{i}] is a {type(pair).__name__}{size}; wanted a pair (x, y)"
+            )
+        check_examples(f"batches[{i}][0]", pair[0], f"batches[{i}][1]", pair[1])
+
+
 def inner_rates(inner_lr: float | Sequence[float], n_steps: int) -> list[float]:
     """One a step."""
     if not isinstance(inner_lr, Sequence):

@@ -9,6 +9,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from avalanche_ext._checks import require_kind
+from avalanche_ext.buffers.exemplar_rehearsal import rehearse
 from avalanche_ext.loaders import image_bytes, shuffle_uniformly
 
 
@@ -20,7 +21,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
 
     Callbacks: after the data adaptation the buffer is appended to
     ``strategy.adapted_dataset``; before an experience a loader that balances task
-    labels gives way to a uniform one; after it the buffer is updated.
+    labels gives way to a uniform one, and what a `MnemonicsBuffer` could not keep is
+    refused; after it the buffer is updated.
     Keeps between experiences: the buffer, which a checkpoint saves in its own way.
 
     Args:
@@ -30,7 +32,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
         generator: Of the uniform loader; None for torch's default.
 
     Raises:
-        ValueError: If ``buffer`` is no `ExemplarsBuffer`.
+        ValueError: If ``buffer`` is no `ExemplarsBuffer`; before an experience, if a
+            `MnemonicsBuffer` does not fit its data or the model.
 
     Example:
         >>> from avalanche_ext.buffers import HerdingBuffer
@@ -60,7 +63,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
             )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Shuffle uniformly where the host would balance task labels."""
+        """Refuse what does not fit; shuffle uniformly."""
+        rehearse(self.buffer, strategy, strategy.experience.dataset)
         shuffle_uniformly(
             strategy,
             memory_resident=self.memory_resident,

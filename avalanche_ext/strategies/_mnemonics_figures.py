@@ -38,8 +38,9 @@ def mnemonics_figures(
         device: Where it is.
 
     Returns:
-        ``exemplars``: as selected, as they are, the difference; ``embedding``: t-SNE of
-        features of data and of random, herded and optimised exemplars; ``margins``:
+        ``exemplars``: as selected, as they are, the difference, of images with 1 or 3
+        channels; ``embedding``: t-SNE of features of at least two samples and of
+        random, herded and optimised exemplars; ``margins``:
         of the most probable class over the next; ``optimization``: losses and changes.
 
     Raises:
@@ -50,10 +51,10 @@ def mnemonics_figures(
     if not before:
         raise ValueError("no exemplar is known as it was selected; wanted some")
     after = buffer.images()
-    targets = _targets(before)
-    figures = {
-        "exemplars": exemplar_grid(_joined(before), _joined(after, before), targets)
-    }
+    was, figures = _joined(before), {}
+    if was.shape[1] in (1, 3):  # others have no colours to be drawn in
+        now, targets = _joined(after, before), _targets(before)
+        figures["exemplars"] = exemplar_grid(was, now, targets)
     curves = [e for e in buffer.history.entries if e["exemplars"] == "new"]
     if curves:
         name = "experience {}".format
@@ -109,13 +110,14 @@ def _of_last(
         "herding": (features[torch.cat(herded)], y[torch.cat(herded)]),
         "mnemonics": (own["optimised"][0], targets),
     }
-    perplexity = min(30.0, (len(x) - 1) / 3)
-    return {
-        "embedding": exemplar_embedding(features, y, choices, perplexity=perplexity),
-        "margins": margin_histogram(
-            {"data": shown, **{name: p for name, (_, p) in own.items()}}
-        ),
-    }
+    shares = {"data": shown, **{name: p for name, (_, p) in own.items()}}
+    figures = {"margins": margin_histogram(shares)}
+    if len(x) > 1:
+        perplexity = min(30.0, (len(x) - 1) / 3)
+        figures["embedding"] = exemplar_embedding(
+            features, y, choices, perplexity=perplexity
+        )
+    return figures
 
 
 def _seen(model: Any, x: Tensor) -> Labelled:

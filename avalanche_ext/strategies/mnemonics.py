@@ -128,6 +128,11 @@ class Mnemonics(LUCIR):
         _require_meaning(lucir, distillation)
         require_whole(0, finetuning_epochs=finetuning_epochs)
         require_positive(finetuning_lr=finetuning_lr)
+        given = {
+            "exemplars_per_class": exemplars_per_class,
+            "memory_size": memory_size,
+        }
+        require_whole(1, **{name: n for name, n in given.items() if n is not None})
         buffer = MnemonicsBuffer(
             selection,
             per_class=exemplars_per_class,

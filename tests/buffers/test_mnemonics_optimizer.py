@@ -230,3 +230,18 @@ def test_arguments_out_of_range_are_refused(arguments):
         MnemonicsOptimizer(**arguments)
     with pytest.raises(ValueError, match="wanted"):
         MnemonicsOptimizer.fast(**arguments)
+
+
+def test_truncation_beyond_the_inner_loop():
+    with pytest.raises(
+        ValueError, match="truncate is 3; wanted at most 2, inner_steps"
+    ):
+        quick(truncate=3)
+    passes = {"inner_steps": None, "inner_epochs": 2}
+    x, y = torch.rand(4, 1, 6, 6), torch.tensor([0, 0, 1, 1])
+    model, same = small_model(), Exemplars(x, y)
+    found, wanted = (
+        quick(truncate=n, **passes).gradient(model, same, (x, y)) for n in (9, None)
+    )
+    for ours, theirs in zip(found, wanted):
+        assert torch.equal(ours, theirs)

@@ -98,11 +98,24 @@ def test_a_state_with_a_generator_is_refused_without_one_and_the_reverse():
             made(**ours).load_state_dict(made(**theirs).state_dict(), [])
 
 
+def test_a_state_of_another_kind_of_selection_is_refused():
+    kinds = ["random", HerdingBuffer(per_class=4)]
+    for ours, theirs in (kinds, kinds[::-1]):
+        sizes = [{} if isinstance(k, str) else {"per_class": None} for k in kinds]
+        of = dict(zip(map(id, kinds), sizes))
+        state = made(selection=theirs, **of[id(theirs)]).state_dict()
+        with pytest.raises(ValueError, match="exemplars were selected by .*wanted the"):
+            made(selection=ours, **of[id(ours)]).load_state_dict(state, [])
+
+
 def test_only_a_total_budget_can_be_changed():
     with pytest.raises(ValueError, match="made with max_size"):
         made().resize(None, 10)
-    with pytest.raises(ValueError, match="new_size 0"):
-        MnemonicsBuffer(max_size=4).resize(None, 0)
+    buffer = MnemonicsBuffer(max_size=4)
+    for wrong in (0, 2.5, "3", None):
+        with pytest.raises(ValueError, match=f"new_size is {wrong!r}"):
+            buffer.resize(None, wrong)
+    assert buffer.max_size == 4
 
 
 def test_features_are_asked_of_the_model_only_where_needed():
@@ -125,3 +138,18 @@ def test_a_model_that_diverged_leaves_exemplars_as_selected_with_a_warning():
         fill(buffer, experience((0, 1)), host=agent(model))
     for label, images in buffer.initial(0).items():
         assert torch.equal(buffer.images()[label], images)
+
+
+def test_outputs_that_are_nan_are_not_taken_for_one_class():
+    model = small_model()
+    model.train_classifier.bias.data[:] = torch.nan
+    with pytest.warns(UserWarning, match="not finite: did training diverge"):
+        fill(made(), experience((0, 1)), host=agent(model))
+
+
+@pytest.mark.parametrize("shape", [(36,), (6, 6), ()])
+def test_inputs_that_are_no_images_are_refused(shape):
+    buffer = made()
+    with pytest.raises(ValueError, match="wanted images"):
+        fill(buffer, experience((0, 1), shape=shape), host=agent(small_model(shape)))
+    assert buffer.images() == {}

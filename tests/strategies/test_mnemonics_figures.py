@@ -8,9 +8,12 @@ import pytest
 import torch
 from cases import toy_benchmark
 from contract import weights
+from mnemonics_cases import agent, experience, fill, small_model
 from mnemonics_hosts import mnemonics, quick, trained
 
+from avalanche_ext.buffers import MnemonicsBuffer
 from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_ext.strategies._mnemonics_figures import mnemonics_figures
 
 NAMES = {"exemplars", "embedding", "margins", "optimization"}
 
@@ -62,3 +65,18 @@ def test_a_resumed_run_shows_the_same(tmp_path):
     assert found[0].keys() == found[1].keys() == NAMES
     for name in NAMES:
         assert png(found[0][name]) == png(found[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "per_class", "missing"),
+    [
+        ((5, 6, 6), (0, 1), 6, "exemplars"),
+        ((1, 6, 6), (0,), 1, "embedding"),
+    ],
+)
+def test_what_cannot_be_drawn_is_left_out(shape, labels, per_class, missing):
+    model = small_model(shape)
+    buffer = MnemonicsBuffer("herding", per_class=per_class, optimizer=quick())
+    fill(buffer, experience(labels, per_class, shape), host=agent(model))
+    figures = mnemonics_figures(buffer, model, torch.device("cpu"))
+    assert set(figures) == NAMES - {missing}

@@ -27,9 +27,9 @@ BUFFER = HerdingBuffer()
 
 REFUSED = [
     ({"optimizer": "sgd"}, "optimizer is 'sgd'; wanted a Optimizer"),
-    ({"exemplars_per_class": 0}, "per_class is 0"),
+    ({"exemplars_per_class": 0}, "^exemplars_per_class is 0"),
     ({"exemplars_per_class": 2.5}, "per_class is 2.5"),
-    ({"memory_size": 0}, "max_size is 0"),
+    ({"memory_size": 0}, "^memory_size is 0"),
     ({"memory_size": 20, "exemplars_per_class": 4}, "wanted one of the two"),
     ({"selection": "first"}, "selection is 'first'"),
     ({"selection": ReservoirSamplingBuffer(9)}, "given with a buffer as selection"),
