@@ -13,7 +13,6 @@ from torch import Tensor
 from avalanche_ext._checks import (
     generator_state,
     require_choice,
-    require_kind,
     require_loading,
     require_whole,
     restore_generator,
@@ -22,7 +21,11 @@ from avalanche_ext.buffers.exemplar_images import ExemplarImages
 from avalanche_ext.buffers.exemplar_level import ExemplarLevel, require_one_head
 from avalanche_ext.buffers.exemplar_log import ExemplarLog
 from avalanche_ext.buffers.exemplar_selection import Selection
-from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
+from avalanche_ext.buffers.mnemonics_optimizer import (
+    MnemonicsOptimizer,
+    Preset,
+    setting_of,
+)
 from avalanche_ext.buffers.pixel_space import (
     StorageDtype,
     Transform,
@@ -30,8 +33,6 @@ from avalanche_ext.buffers.pixel_space import (
     require_normalization,
     require_tensor_transform,
 )
-
-Preset = Literal["fast", "paper", "released"]
 
 
 class MnemonicsBuffer(ExemplarsBuffer):
@@ -107,15 +108,6 @@ class MnemonicsBuffer(ExemplarsBuffer):
         self.selection = Selection(selection, batch_size, memory_resident, generator)
         per_class, max_size = self.selection.sizes(per_class, max_size)
         super().__init__(max_size or 0)
-        if isinstance(optimizer, str):
-            require_choice(get_args(Preset), optimizer=optimizer)
-            setting: MnemonicsOptimizer | None = getattr(
-                MnemonicsOptimizer, optimizer
-            )()
-        else:
-            setting = optimizer
-        if setting is not None:
-            require_kind(MnemonicsOptimizer, optimizer=setting)
         require_choice(get_args(StorageDtype), storage_dtype=storage_dtype)
         require_choice((True, False, None), progress=progress)
         if buffer_transform is not None and buffer_transform != "auto":
@@ -124,7 +116,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
             )
         require_normalization(mean, std)
         self.per_class = per_class
-        self.optimizer = setting
+        self.optimizer = setting_of(optimizer)
         self.storage_dtype = storage_dtype
         self.buffer_transform = buffer_transform
         self.mean, self.std = mean, std

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from avalanche_ext._checks import (
     require_choice,
+    require_kind,
     require_positive,
     require_real,
     require_whole,
 )
+from avalanche_ext.buffers.class_means import class_mean_gradient
 from avalanche_ext.buffers.exemplar_steps import Batch, Exemplars
-from avalanche_ext.functional.nearest_mean import mean_classifier_gradient
 from avalanche_ext.functional.unrolled import hypergradient
 
+Preset = Literal["fast", "paper", "released"]
 Objective = Literal["bilevel", "bilevel_head", "ncm"]
 Mode = Literal["reverse", "unrolled", "checkpoint"]
 Adjustment = Literal["sequential", "simultaneous"]
@@ -209,7 +211,9 @@ class MnemonicsOptimizer:
             first and the last pass), ``(2,)``; ``(0,)`` for objective "ncm".
         """
         if self.objective == "ncm":
-            loss, gradient = _ncm(model, exemplars, batch, old_means or {}, self.chunk)
+            loss, gradient = class_mean_gradient(
+                model, exemplars, batch, old_means or {}, self.chunk
+            )
             return loss, gradient, loss.new_empty(0)
         rows = self._inner_rows(len(exemplars.y), generator)
         n_steps = len(rows) if rows else self.inner_steps or 0
@@ -250,33 +254,24 @@ class MnemonicsOptimizer:
         ]
 
 
-def _ncm(
-    model: Any,
-    exemplars: Exemplars,
-    batch: Batch,
-    old_means: Mapping[int, Tensor],
-    chunk: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Class ids to columns, old classes first; samples of other classes are left out."""
-    if not hasattr(model, "feature_extractor"):
-        raise ValueError(
-            f"{type(model).__name__} has no feature_extractor; wanted a "
-            "FeatureClassifier for objective 'ncm': as_feature_classifier(model)"
-        )
-    x, y = batch
-    new = torch.unique(exemplars.y)
-    ids = torch.cat([new.new_tensor([c for c in old_means]), new])
-    column = y.new_full((int(torch.cat([ids, y]).max()) + 1,), -1)
-    column[ids] = torch.arange(len(ids), device=y.device)
-    known = column[y] >= 0
-    means = torch.stack(list(old_means.values())) if old_means else None
-    loss, gradient = mean_classifier_gradient(
-        model.feature_extractor,
-        exemplars.x,
-        column[exemplars.y],
-        x[known],
-        column[y[known]],
-        old_means=means,
-        chunk=chunk,
-    )
-    return loss, gradient
+def setting_of(
+    optimizer: MnemonicsOptimizer | Preset | None,
+) -> MnemonicsOptimizer | None:
+    """A setting by its name.
+
+    Args:
+        optimizer: The name, a setting, or None.
+
+    Returns:
+        The setting; None for None.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(optimizer, str):
+        require_choice(get_args(Preset), optimizer=optimizer)
+        setting: MnemonicsOptimizer = getattr(MnemonicsOptimizer, optimizer)()
+        return setting
+    if optimizer is not None:
+        require_kind(MnemonicsOptimizer, optimizer=optimizer)
+    return optimizer

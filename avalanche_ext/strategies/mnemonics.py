@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_ext._checks import require_choice, require_positive, require_whole
-from avalanche_ext.buffers.mnemonics import MnemonicsBuffer, Preset
-from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
+from avalanche_ext.buffers.mnemonics import MnemonicsBuffer
+from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer, Preset
 from avalanche_ext.buffers.pixel_space import StorageDtype, Transform
 from avalanche_ext.models.transfer_conv import to_transfer_network
 from avalanche_ext.plugins.nearest_exemplar_mean import NearestExemplarMeanPlugin
