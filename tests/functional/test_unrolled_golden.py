@@ -2,14 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mnemonics_cases import golden_network
 from torch import nn
 from torch.nn.functional import (
-    avg_pool2d,
-    batch_norm,
-    conv2d,
-    linear,
     normalize,
-    softplus,
 )
 from torch.testing import assert_close
 from unrolled_cases import (
@@ -19,51 +15,14 @@ from unrolled_cases import (
 from avalanche_ext import FeatureClassifier
 from avalanche_ext.functional.unrolled import hypergradient
 
-
-class Named(nn.Module):
-    """A network of named tensors and a function of them."""
-
-    def __init__(self, tensors, function):
-        super().__init__()
-        self.function = function
-        for name, value in tensors.items():
-            constant = name.startswith("running")
-            self.register_buffer(name, value) if constant else self.register_parameter(
-                name, nn.Parameter(value)
-            )
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-def convolved(p, x):
-    x = conv2d(x, p.K, p.kb, padding=1)
-    x = batch_norm(x, p.running_mean, p.running_var, p.gamma, p.beta)
-    return linear(avg_pool2d(softplus(x), 3).flatten(1), p.W, p.b)
-
-
-#: By golden file: the network's function, and the parameters of its last layer.
-GOLDEN = {
-    "mlp": (
-        lambda p, x: linear(linear(x, p.W1, p.b1).tanh(), p.W2, p.b2),
-        ["W2", "b2"],
-    ),
-    "cosine_mlp": (
-        lambda p, x: (
-            p.sigma * linear(normalize(linear(x, p.W1, p.b1).tanh()), normalize(p.W2))
-        ),
-        ["W2", "sigma"],
-    ),
-    "conv": (convolved, ["W", "b"]),
-}
+#: By a tensor that tells the networks apart: the parameters of the last layer.
+HEADS = {"K": ["W", "b"], "sigma": ["W2", "sigma"], "W1": ["W2", "b2"]}
 
 
 def flat_network(golden):
     """Of a golden file, and the names of its last layer."""
-    tensors = {n[6:]: v for n, v in golden.items() if n.startswith("param.")}
-    kind = "conv" if "K" in tensors else "cosine_mlp" if "sigma" in tensors else "mlp"
-    function, head = GOLDEN[kind]
-    return Named(tensors, function).eval(), head
+    model = golden_network(golden).eval()
+    return model, next(head for name, head in HEADS.items() if hasattr(model, name))
 
 
 @pytest.mark.parametrize("way", WAYS)
