@@ -31,24 +31,17 @@ SMOKE = {
 @recipe(smoke=SMOKE)
 def mnemonics_digits(
     *,
-    exemplars_per_class: PositiveInt = 5,
-    outer_steps: PositiveInt | None = 20,
-    inner_steps: PositiveInt | None = 5,
+    outer_steps: PositiveInt | None = 5,
+    inner_steps: PositiveInt | None = 3,
     **options: Any,
 ) -> Setup:
     """Mnemonics on scikit-learn's digits: 5 experiences of 2 classes, no download.
 
     Args:
-        exemplars_per_class: Exemplars kept of each class.
         outer_steps: Steps on the exemplars after each experience.
         inner_steps: Steps of the model on all exemplars within each of them.
     """
-    return _mnemonics(
-        exemplars_per_class=exemplars_per_class,
-        outer_steps=outer_steps,
-        inner_steps=inner_steps,
-        **options,
-    )
+    return _mnemonics(outer_steps=outer_steps, inner_steps=inner_steps, **options)
 
 
 @recipe(smoke=SMOKE)
