@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from avalanche.models import MultiTaskModule
+from avalanche.models.utils import is_multi_task_module
 from torch import Tensor
 
 from avalanche_ext.buffers.exemplar_log import ExemplarLog
@@ -103,8 +103,9 @@ class ExemplarLevel:
                 if not steps.take(self._gradient(steps, next(batches), means)):
                     break
                 progress()
-        self._log.add(self._strategy, self._experience, "new", steps.outcome())
-        return Exemplars(steps.x.detach(), new.y)
+        outcome = steps.outcome()
+        self._log.add(self._strategy, self._experience, "new", outcome)
+        return Exemplars(outcome.x, new.y)
 
     def adjust(self, old: Exemplars) -> Exemplars:
         """Optimise a half of the old exemplars for the other, equations 10a and 10b.
@@ -136,8 +137,9 @@ class ExemplarLevel:
         for half, steps, name in zip(
             halves, (first, second), ("old_a", "old_b"), strict=True
         ):
-            x[half] = steps.x.detach()
-            self._log.add(self._strategy, self._experience, name, steps.outcome())
+            outcome = steps.outcome()
+            x[half] = outcome.x
+            self._log.add(self._strategy, self._experience, name, outcome)
         return Exemplars(x, old.y)
 
     def halves(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,10 +225,8 @@ def require_one_head(model: Any) -> None:
     Raises:
         ValueError: If it is one of Avalanche's with several heads.
     """
-    if isinstance(model, MultiTaskModule):
-        raise ValueError(  # noqa: TRY004
-            f"{type(model).__name__} has a head a task; wanted one head"
-        )
+    if is_multi_task_module(model):
+        raise ValueError(f"{type(model).__name__} has a head a task; wanted one head")
 
 
 def _of_classes(data: Any, known: set[int]) -> Any:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from avalanche_ext._checks import require_kind
 from avalanche_ext.buffers.exemplar_images import ExemplarImages
 from avalanche_ext.buffers.exemplar_level import require_one_head
 from avalanche_ext.buffers.exemplar_steps import Exemplars
-from avalanche_ext.buffers.mnemonics import MnemonicsBuffer
 from avalanche_ext.models.feature_classifier import require_features
+
+if TYPE_CHECKING:
+    from avalanche_ext.buffers.mnemonics import MnemonicsBuffer
 
 #: Samples whose pixels are looked at.
 _N_SAMPLES = 64
 
 
-def rehearse(buffer: ExemplarsBuffer, strategy: Any, dataset: Any) -> None:
+def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
     """Try on a few samples what the buffer will do once an experience is trained.
 
     Nothing is kept of it, and nothing drawn from the random generators.
 
     Args:
-        buffer: Other buffers than `MnemonicsBuffer` are left alone.
+        buffer: The buffer; found as it was.
         strategy: Its model has been adapted to the experience; found as it was.
         dataset: The data of the experience.
 
@@ -35,8 +36,6 @@ def rehearse(buffer: ExemplarsBuffer, strategy: Any, dataset: Any) -> None:
             have no place in the total budget.
         RuntimeError: If an operation of the model cannot be differentiated twice.
     """
-    if not isinstance(buffer, MnemonicsBuffer):
-        return
     require_one_head(strategy.model)
     kept, targets = buffer.exemplars, [int(y) for y in dataset.targets]
     n_classes = len(kept.pixels.keys() | set(targets))

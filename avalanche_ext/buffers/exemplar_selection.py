@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from avalanche_ext._checks import require_choice, require_whole
 from avalanche_ext.buffers.buffer_state import restore_buffer, saved_buffer
+from avalanche_ext.buffers.class_budget import require_finite_features, warn_of_few
 from avalanche_ext.functional.herding import herding_indices
 from avalanche_ext.functional.undisturbed import undisturbed
 from avalanche_ext.loaders import batches_of, make_loader
@@ -179,15 +179,10 @@ class Selection:
                 own = features[place.to(features.device)]
                 if old is not None:
                     own = torch.cat([self._features_of(strategy, old), own])
-                _require_finite(own, label)
+                require_finite_features(own, label)
                 picked = herding_indices(own, k).cpu()
             chosen[label] = self._take(strategy, data, place, picked, old)
-        if short:
-            warnings.warn(
-                f"{quota(next(iter(short)))} exemplars a class wanted, but these classes "
-                f"have fewer samples, and keep all: {short}",
-                stacklevel=3,
-            )
+        warn_of_few(max(map(quota, short), default=0), short)
         return chosen
 
     def _take(
@@ -273,11 +268,3 @@ class Selection:
             strategy.model(x)
             features: Tensor = strategy.model.features
         return features
-
-
-def _require_finite(features: Tensor, label: int) -> None:
-    if not bool(features.isfinite().all()):
-        raise ValueError(
-            f"features of class {label} are not finite; wanted finite numbers: did "
-            "training diverge?"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,12 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from avalanche_ext._checks import require_choice, require_whole
+from avalanche_ext.buffers.class_budget import (
+    require_finite_features,
+    require_total,
+    share,
+    warn_of_few,
+)
 from avalanche_ext.functional.herding import HerdingVariant, herding_indices
 from avalanche_ext.loaders import image_bytes, make_loader
 from avalanche_ext.models.feature_classifier import extract_features, require_features
@@ -102,11 +107,7 @@ class HerdingBuffer(ExemplarsBuffer):
         for (label, own), unit in zip(
             candidates.items(), torch.split(features, sizes), strict=True
         ):
-            if not bool(unit.isfinite().all()):
-                raise ValueError(
-                    f"features of class {label} are not finite; wanted finite "
-                    "numbers: did training diverge?"
-                )
+            require_finite_features(unit, label)
             size = max(1, min(self._quota(label), len(own)))
             self._rows[label] = own[herding_indices(unit, size, self.variant).cpu()]
         self._rebuild()
@@ -121,11 +122,7 @@ class HerdingBuffer(ExemplarsBuffer):
         Raises:
             ValueError: If the size is not positive or was given per class.
         """
-        if new_size < 1 or self.per_class is not None:
-            raise ValueError(
-                f"new_size {new_size} with per_class {self.per_class}; wanted at "
-                "least 1 in a buffer made with max_size"
-            )
+        require_total(self.per_class, new_size)
         self.max_size = new_size
         self._rebuild()
 
@@ -173,20 +170,13 @@ class HerdingBuffer(ExemplarsBuffer):
         for label, rows in candidates.items():
             if len(rows) < self._quota(label):
                 short[label] = len(rows)
-        if short:
-            warnings.warn(
-                f"{self._quota(next(iter(short)))} exemplars a class wanted, but these "
-                f"classes have fewer samples, and keep all: {short}",
-                stacklevel=2,
-            )
+        warn_of_few(max(map(self._quota, short), default=0), short)
         return candidates
 
     def _quota(self, label: int) -> int:
         """Exemplars the class may keep; earlier classes get the remainder."""
-        if self.per_class is not None:
-            return self.per_class
         arrival = list(self._rows).index(label)
-        return -((arrival - self.max_size) // len(self._rows))
+        return share(self.per_class, self.max_size, arrival, len(self._rows))
 
     def _take(self, rows: Tensor) -> AvalancheDataset:
         """The samples of the rows, in that order."""

@@ -14,12 +14,13 @@ from avalanche_ext._checks import (
     generator_state,
     require_choice,
     require_loading,
-    require_whole,
     restore_generator,
 )
+from avalanche_ext.buffers.class_budget import require_total, share
 from avalanche_ext.buffers.exemplar_images import ExemplarImages
 from avalanche_ext.buffers.exemplar_level import ExemplarLevel, require_one_head
 from avalanche_ext.buffers.exemplar_log import ExemplarLog
+from avalanche_ext.buffers.exemplar_rehearsal import rehearse
 from avalanche_ext.buffers.exemplar_selection import Selection
 from avalanche_ext.buffers.mnemonics_optimizer import (
     MnemonicsOptimizer,
@@ -179,6 +180,10 @@ class MnemonicsBuffer(ExemplarsBuffer):
             kept.replace(level.adjust(old))
         self._rebuild()
 
+    def rehearse(self, strategy: Any, dataset: Any) -> None:
+        """Refuse before training what `post_adapt` would; see `rehearse` for more."""
+        rehearse(self, strategy, dataset)
+
     def resize(self, strategy: Any, new_size: int) -> None:
         """Change the total budget; every class keeps the beginning of its selection.
 
@@ -189,11 +194,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
         Raises:
             ValueError: If the size is not positive or was given per class.
         """
-        require_whole(1, new_size=new_size)
-        if self.per_class is not None:
-            raise ValueError(
-                f"per_class is {self.per_class}; wanted a buffer made with max_size"
-            )
+        require_total(self.per_class, new_size)
         self.max_size = new_size
         self.selection.resize(strategy, new_size)
         self._rebuild()
@@ -286,9 +287,8 @@ class MnemonicsBuffer(ExemplarsBuffer):
 
     def _quota(self, arrival: list[int], label: int) -> int:
         """Exemplars the class may keep; earlier classes get the remainder."""
-        if self.per_class is not None:
-            return self.per_class
-        return -((arrival.index(label) - self.max_size) // len(arrival))
+        place = arrival.index(label)
+        return share(self.per_class, self.max_size, place, len(arrival))
 
     def _rebuild(self) -> None:
         """Shrink every class to its quota, and make the data set anew."""

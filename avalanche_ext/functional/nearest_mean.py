@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from avalanche_ext._checks import require_whole
+from avalanche_ext.functional.inner_loop import features_of, pulled_back
 from avalanche_ext.functional.undisturbed import own, undisturbed, unwrapped
 
 #: Shortest length divided by: a feature of zeros has score 0 and a finite gradient.
@@ -171,8 +172,9 @@ def mean_classifier_gradient(
         require_whole(1, chunk=chunk)
     extractor = unwrapped(extractor)
     with undisturbed(extractor, exemplars.device):
-        found = _features(extractor, exemplars, chunk).requires_grad_()
-        seen = _features(extractor, x, chunk)
+        inputs = own(exemplars)
+        found = _features(extractor, inputs, chunk).requires_grad_()
+        seen = _features(extractor, own(x), chunk)
         means = _class_means(found, own(positions) - n_old, n_classes - n_old)
         if old_means is not None:
             if old_means.shape[1:] != means.shape[1:]:
@@ -183,30 +185,17 @@ def mean_classifier_gradient(
             means = torch.cat([own(old_means).to(means), means])
         loss = cross_entropy(nearest_mean_scores(seen, means), own(y))
         (upstream,) = torch.autograd.grad(loss, found)
-        parts = zip(_chunks(exemplars, chunk), _chunks(upstream, chunk), strict=True)
-        gradient = torch.cat([_input_gradient(extractor, e, v) for e, v in parts])
+        gradient = pulled_back(extractor, inputs, upstream, chunk)
     return MeanGradient(loss.detach(), gradient)
 
 
-def _input_gradient(extractor: nn.Module, inputs: Tensor, upstream: Tensor) -> Tensor:
-    """Vector-Jacobian product of the extractor at a few inputs."""
-    leaf = own(inputs).requires_grad_()
-    (gradient,) = torch.autograd.grad(extractor(leaf), leaf, upstream)
-    return gradient
-
-
-@torch.no_grad()
 def _features(extractor: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
-    features = [extractor(own(part)) for part in _chunks(x, chunk)]
-    if features[0].ndim != 2:
+    features = features_of(extractor, x, chunk)
+    if features.ndim != 2:
         raise ValueError(
-            f"the extractor returned {tuple(features[0].shape)}; wanted features (B, D)"
+            f"the extractor returned {tuple(features.shape)}; wanted features (B, D)"
         )
-    return torch.cat(features)
-
-
-def _chunks(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
-    return torch.split(rows, size or len(rows))
+    return features
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from avalanche_ext._checks import require_whole
 from avalanche_ext.functional.cosine import cosine_scores
+from avalanche_ext.functional.functional_prior import MASKED
 
 #: Logit of a class that has not been trained on: its probability is exactly 0.
-MASK_VALUE = -1000.0
+MASK_VALUE = MASKED
 
 #: Logits have a column for each id up to the largest.
 MAX_CLASS_ID = 1_000_000

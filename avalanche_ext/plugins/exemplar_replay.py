@@ -9,7 +9,6 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from avalanche_ext._checks import require_kind
-from avalanche_ext.buffers.exemplar_rehearsal import rehearse
 from avalanche_ext.loaders import image_bytes, shuffle_uniformly
 
 
@@ -64,7 +63,8 @@ class ExemplarReplayPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse what does not fit; shuffle uniformly."""
-        rehearse(self.buffer, strategy, strategy.experience.dataset)
+        if rehearse := getattr(self.buffer, "rehearse", None):
+            rehearse(strategy, strategy.experience.dataset)
         shuffle_uniformly(
             strategy,
             memory_resident=self.memory_resident,

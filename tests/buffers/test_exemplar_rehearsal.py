@@ -120,5 +120,16 @@ def test_one_sample_is_enough():
         rehearse(made(optimizer=setting), agent(small_model()), data)
 
 
-def test_other_buffers_are_left_alone():
-    rehearse(HerdingBuffer(), None, None)
+def test_other_buffers_are_not_asked():
+    assert not hasattr(HerdingBuffer(), "rehearse")
+    data = experience((0, 1)).dataset
+    stream = benchmark_from_datasets(train=[data], test=[data]).train_stream
+    model = small_model()
+    strategy = Naive(
+        model=model,
+        optimizer=SGD(model.parameters(), lr=0.1),
+        plugins=[ExemplarReplayPlugin(HerdingBuffer(per_class=2))],
+        evaluator=None,
+    )
+    strategy.train(stream)
+    assert len(strategy.plugins[0].buffer.buffer) == 4
