@@ -17,7 +17,8 @@ USAGE = """\
 usage: python -m benchmarks COMMAND ...
 
   run RECIPE [options]    run one recipe; `run RECIPE --help` shows its options
-  list                    show all recipes and streams, and what each needs on disk
+  list [RECIPE ...]       show all recipes and streams and what each needs on disk, or
+                          the published rows of a recipe, each a recipe of its own
   pretrain FILE [options] train a network and save its weights, for --weights of recipes
   table [RESULTS ...]     print ours beside the papers' figures (default: results)
 """
@@ -60,7 +61,9 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
         print("usage: python -m benchmarks run RECIPE [options]\n")
         for recipe in RECIPES.values():
-            print(f"  {recipe.name:<16} {recipe.summary}")
+            if not recipe.is_row:
+                print(f"  {recipe.name:<26} {recipe.summary}")
+        print("\n`python -m benchmarks list RECIPE` shows its published rows")
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in RECIPES:
@@ -75,11 +78,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _list(arguments: list[str]) -> int:
-    if arguments:
-        raise UsageError(f"list takes nothing, but {arguments[0]} was given")
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UsageError(f"list takes names of recipes, but {argument} was given")
     from benchmarks.listing import print_listing
 
-    print_listing()
+    print_listing(arguments)
     return 0
 
 

@@ -102,6 +102,50 @@ def backward_transfer(matrix: Matrix) -> float | None:
     return sum(changes) / len(changes) if changes else None
 
 
+def mean_experience_accuracy(matrix: Matrix) -> float | None:
+    r"""Plain mean over the experiences seen, at the end; each counts the same.
+
+    .. math:: A = \frac{1}{E} \sum_{j<E} a_{E-1,j}
+
+    Args:
+        matrix: E rows of accuracies, each in [0, 1].
+
+    Returns:
+        The mean, in [0, 1]; ``None`` where the last row has no value among those seen.
+
+    Example:
+        >>> mean_experience_accuracy([[1.0, None], [0.5, 0.75]])
+        0.625
+    """
+    seen = [a for a in matrix[-1][: len(matrix)] if a is not None] if matrix else []
+    return sum(seen) / len(seen) if seen else None
+
+
+def first_experience_forgetting(matrix: Matrix) -> float | None:
+    r"""What was lost of the first experience since it was trained.
+
+    .. math:: F = a_{00} - a_{E-1,0}
+
+    Args:
+        matrix: E rows of accuracies, each in [0, 1].
+
+    Returns:
+        The difference, in [-1, 1], or ``None`` where :func:`forgetting` is ``None`` or a
+        value is missing.
+
+    Example:
+        >>> first_experience_forgetting([[0.75, None], [0.5, 1.0]])
+        0.25
+
+    References:
+        Liu et al., CVPR 2020 (Mnemonics).
+    """
+    if not _old_experiences(matrix):
+        return None
+    first, last = matrix[0][0], matrix[-1][0]
+    return None if first is None or last is None else first - last
+
+
 def _old_experiences(matrix: Matrix) -> range:
     """Test experiences that belong to a training experience before the last."""
     if not matrix or len(matrix[0]) < 2:
@@ -124,8 +168,9 @@ def paper_metrics(
 
     Returns:
         ``final_accuracy``, ``average_incremental_accuracy`` (the plain mean of the
-        values of ``accuracy_over_experiences``), ``forgetting``,
-        ``backward_transfer``, all fractions, and ``accuracy_over_experiences``, a list.
+        values of ``accuracy_over_experiences``), ``mean_experience_accuracy``,
+        ``forgetting``, ``first_experience_forgetting``, ``backward_transfer``, all
+        fractions, and ``accuracy_over_experiences``, a list.
 
     Raises:
         ValueError: If the matrix has no row, or its last one has no value.
@@ -144,7 +189,9 @@ def paper_metrics(
     return {
         "final_accuracy": seen[-1],
         "average_incremental_accuracy": sum(evaluated) / len(evaluated),
+        "mean_experience_accuracy": mean_experience_accuracy(matrix),
         "forgetting": forgetting(matrix),
+        "first_experience_forgetting": first_experience_forgetting(matrix),
         "backward_transfer": backward_transfer(matrix),
         "accuracy_over_experiences": seen,
     }

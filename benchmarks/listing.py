@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 
-from benchmarks.recipes import RECIPES
+from benchmarks.names import UsageError, nearest
+from benchmarks.recipes import RECIPES, Recipe
 from benchmarks.streams import STREAMS, StreamInfo
 
 
-def print_listing() -> None:
-    """Print the recipes and the streams; loads nothing heavy."""
+def print_listing(families: Sequence[str] = ()) -> None:
+    """Print recipes and streams; loads nothing heavy.
+
+    Args:
+        families: Recipes whose rows are printed instead; none: all recipes, with the
+            number of their rows, and all streams.
+
+    Raises:
+        UsageError: If there is no such recipe.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    recipes = Table("recipe", "what it is", "stream", "needs", box=SIMPLE_HEAD)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    for name in families:
+        if name not in RECIPES:
+            raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
+        rows = Table("recipe", "what it is", "options", box=SIMPLE_HEAD)
+        for recipe in RECIPES.values():
+            if recipe.base == name:
+                rows.add_row(recipe.name, recipe.summary, _options(recipe))
+        console.print(rows)
+    if families:
+        return
+    n_rows = Counter(recipe.base for recipe in RECIPES.values())
+    recipes = Table("recipe", "what it is", "rows", "stream", "needs", box=SIMPLE_HEAD)
     for recipe in RECIPES.values():
-        stream = recipe.function().stream
-        recipes.add_row(recipe.name, recipe.summary, stream, needs(STREAMS[stream]))
+        if not recipe.is_row:
+            stream = recipe.setup().stream
+            n, info = n_rows[recipe.name], STREAMS[stream]
+            recipes.add_row(recipe.name, recipe.summary, str(n), stream, needs(info))
     heads = ("stream", "what it is", "image", "classes", "experiences", "needs")
     streams = Table(*heads, box=SIMPLE_HEAD)
     for info in STREAMS.values():
@@ -29,8 +54,12 @@ def print_listing() -> None:
             str(info.n_experiences or "yours"),
             needs(info),
         )
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(recipes, streams)
+    console.print("rows: recipes of the same kind; `list RECIPE` shows them", style="dim")
+
+
+def _options(recipe: Recipe) -> str:
+    return " ".join(f"{name}={value}" for name, value in recipe.defaults.items())
 
 
 def needs(info: StreamInfo) -> str:

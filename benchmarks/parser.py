@@ -89,6 +89,7 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     add("--out", type=str, default="results", help="folder of all results")
     add("--note", type=str, default="", help="remark that the table shows")
     parser.add_function_arguments(recipe.function, as_group=True)
+    parser.set_defaults(dict(recipe.defaults))
     return parser
 
 

@@ -24,7 +24,7 @@ class Progress:
         accuracy: One row for each finished experience; see ``accuracy_matrix``.
         minutes: Time of training and evaluation.
         peak_memory_bytes: Most memory held; see `environment.peak_memory`.
-        memory_bytes: Bytes the method keeps by kind, after the last experience.
+        memory_over_experiences: Bytes the method keeps by kind, after each experience.
         further_metrics: For each finished experience, see `evaluation.last_values`.
     """
 
@@ -32,7 +32,7 @@ class Progress:
     accuracy: list[list[float | None]] = field(default_factory=list)
     minutes: float = 0.0
     peak_memory_bytes: dict[str, int | None] = field(default_factory=dict)
-    memory_bytes: dict[str, int] = field(default_factory=dict)
+    memory_over_experiences: list[dict[str, int]] = field(default_factory=list)
     further_metrics: list[dict[str, float]] = field(default_factory=list)
 
     def add(
@@ -55,7 +55,7 @@ class Progress:
         """
         self.accuracy.append(row)
         self.minutes += minutes
-        self.memory_bytes = memory_bytes
+        self.memory_over_experiences.append(memory_bytes)
         self.further_metrics.append(further_metrics)
         for kind, now in peak_memory(device).items():
             known = [
@@ -104,7 +104,8 @@ def make_record(
         "metrics": paper_metrics(progress.accuracy, test_images),
         "further_metrics": progress.further_metrics,
         "test_images": list(test_images),
-        "memory_bytes": progress.memory_bytes,
+        "memory_bytes": progress.memory_over_experiences[-1],
+        "memory_over_experiences": progress.memory_over_experiences,
         "peak_memory_bytes": progress.peak_memory_bytes,
         "minutes": round(progress.minutes, 3),
         "command": progress.commands[0],

@@ -191,7 +191,13 @@ class Training:
             saved = load_checkpoint(path, self.strategy, self.benchmark.train_stream)
         except CheckpointError as error:
             raise UsageError(str(error)) from error
-        self.progress = Progress(**saved.extra)
+        try:
+            self.progress = Progress(**saved.extra)
+        except TypeError as error:
+            raise UsageError(
+                f"{path} was saved by another version of this package ({error}); "
+                "wanted one of this version, or another --out"
+            ) from error
 
     def finish(self) -> None:
         """Train what is left; afterwards all results are in the folder."""

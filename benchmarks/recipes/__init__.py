@@ -10,7 +10,7 @@ from benchmarks.recipes import (
     mnemonics,
     rerelrp,
 )
-from benchmarks.recipes.recipe import RECIPES, Recipe, Setup
+from benchmarks.recipes.recipe import RECIPES, Recipe, Setup, row
 
 __all__ = [
     "RECIPES",
@@ -24,4 +24,5 @@ __all__ = [
     "lucir",
     "mnemonics",
     "rerelrp",
+    "row",
 ]

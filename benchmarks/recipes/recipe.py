@@ -33,8 +33,13 @@ function that makes the strategy::
         )
 
 The defaults are the paper's protocol: ``table`` compares a run with the paper's figure
-only where its options are these defaults, but for those that the row of ``targets.csv``
-names. ``seed``, ``device``, the folders and the loggers are options of every run and
+only where its options are these defaults. Further rows of a paper's table, other
+numbers of experiences or sizes of memory, are the same function with other defaults,
+each a recipe of its own::
+
+    row(my_method, "my_method_long", "My method, 10 experiences.", n_experiences=10)
+
+``seed``, ``device``, the folders and the loggers are options of every run and
 not of a recipe; the runner seeds after the benchmark is built and before
 ``make_strategy`` is called.
 """
@@ -42,7 +47,7 @@ not of a recipe; the runner seeds after the benchmark is built and before
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +73,7 @@ __all__ = [
     "Setup",
     "Strategy",
     "recipe",
+    "row",
 ]
 
 
@@ -114,16 +120,33 @@ class Recipe:
         name: Name on the command line and of the folder of results.
         function: The recipe itself.
         smoke: Options of the ``--smoke`` size: ``split_digits``, a few seconds.
+        base: Name of the recipe this one is a row of; its own name if of none.
+        summary: What it is, in one line.
+        defaults: Options that differ from the defaults of the function's signature.
     """
 
     name: str
     function: Callable[..., Setup]
     smoke: Mapping[str, Any]
+    base: str
+    summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def summary(self) -> str:
-        """First line of the function's docstring."""
-        return (getdoc(self.function) or "").split("\n", 1)[0]
+    def is_row(self) -> bool:
+        """Whether it is a row of another recipe."""
+        return self.base != self.name
+
+    def setup(self, **options: Any) -> Setup:
+        """Call the function.
+
+        Args:
+            **options: Those that differ from the defaults of this recipe.
+
+        Returns:
+            What the recipe returns.
+        """
+        return self.function(**{**self.defaults, **options})
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -144,7 +167,39 @@ def recipe(
 
     def register(function: Callable[..., Setup]) -> Callable[..., Setup]:
         name = function.__name__
-        RECIPES[name] = Recipe(name=name, function=function, smoke=smoke)
+        summary = (getdoc(function) or "").split("\n", 1)[0]
+        _register(
+            Recipe(
+                name=name, function=function, smoke=smoke, base=name, summary=summary
+            )
+        )
         return function
 
     return register
+
+
+def row(base: Callable[..., Setup], name: str, summary: str, **defaults: Any) -> None:
+    """Register a recipe with other defaults: another row of a paper's table.
+
+    Args:
+        base: A function decorated with `recipe`.
+        name: Name of the row.
+        summary: What it is, in one line.
+        **defaults: Options that differ from those of ``base``.
+    """
+    known = RECIPES[base.__name__]
+    _register(
+        replace(
+            known,
+            name=name,
+            base=known.name,
+            summary=summary,
+            defaults={**known.defaults, **defaults},
+        )
+    )
+
+
+def _register(made: Recipe) -> None:
+    if made.name in RECIPES:
+        raise ValueError(f"recipe {made.name} exists; wanted another name")
+    RECIPES[made.name] = made

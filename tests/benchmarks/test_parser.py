@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import yaml
 
 from benchmarks.names import UsageError
 from benchmarks.parser import make_parser, parse
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import RECIPES, lucir, row
 
 DIGITS, CIFAR = RECIPES["lucir_digits"], RECIPES["lucir_cifar100"]
 
@@ -30,7 +32,7 @@ def test_each_option_of_each_recipe_is_explained(recipe):
 def test_recipe_without_options_is_its_own_protocol(recipe):
     run = parse(recipe, [])
     assert run.changed == [] and not run.settings.smoke
-    assert recipe.function(**run.options).setting == recipe.function().setting
+    assert recipe.function(**run.options).setting == recipe.setup().setting
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -39,6 +41,19 @@ def test_smoke_is_one_epoch_of_the_embedded_stream(recipe):
     setup = recipe.function(**run.options)
     assert run.settings.smoke and setup.stream == "split_digits"
     assert run.options["train_epochs"] == 1
+
+
+def test_row_is_its_recipe_with_other_defaults(monkeypatch):
+    monkeypatch.setattr("benchmarks.recipes.recipe.RECIPES", dict(RECIPES))
+    known = sys.modules["benchmarks.recipes.recipe"].RECIPES
+    row(lucir.lucir_cifar100, "long", "Long.", n_experiences=11, lr=0.2)
+    run = parse(known["long"], ["--lr", "0.3"])
+    assert run.options["n_experiences"] == 11 and run.changed == ["lr"]
+    assert run.folder.path.name == "0" and run.folder.path.parent.name == "long"
+    assert known["long"].is_row and known["long"].base == "lucir_cifar100"
+    assert "11 experiences" in known["long"].setup().setting
+    with pytest.raises(ValueError, match="recipe long exists"):
+        row(lucir.lucir_cifar100, "long", "Again.")
 
 
 def test_explicit_option_wins_over_smoke_before_and_after_it():
