@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run recipes, list them, print the table of results.
+"""``python -m benchmarks``: run recipes, list them, show their results.
 
 Only what a command needs is imported, and torch not before its options are checked.
 """
@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import import_module
 
 from benchmarks.names import UsageError, nearest
 
@@ -20,7 +20,9 @@ usage: python -m benchmarks COMMAND ...
   list [RECIPE ...]       show all recipes and streams and what each needs on disk, or
                           the published rows of a recipe, each a recipe of its own
   pretrain FILE [options] train a network and save its weights, for --weights of recipes
+  sweep RECIPE [options]  run many recipes, seeds and options, on Ray where it is there
   table [RESULTS ...]     print ours beside the papers' figures (default: results)
+  report RESULTS ...      write a page of plots
 """
 HELP = {"-h", "--help"}
 
@@ -46,13 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, *rest = arguments
         if name not in COMMANDS:
             raise UsageError(f"unknown command {name}; {nearest(name, COMMANDS)}")
-        if name not in ("run", "pretrain") and HELP & set(rest):
+        if name == "list" and HELP & set(rest):
             print(USAGE, end="")
             return 0
         return COMMANDS[name](rest)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # a reader that has seen enough, such as head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
 
 
 def _run(arguments: list[str]) -> int:
@@ -87,27 +92,21 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
-def _pretrain(arguments: list[str]) -> int:
-    from benchmarks.pretrain import main as pretrain_main
+def _delegate(module: str) -> Callable[[list[str]], int]:
+    def carry_out(arguments: list[str]) -> int:
+        main_of: Callable[[list[str]], int] = import_module(module).main
+        return main_of(arguments)
 
-    return pretrain_main(arguments)
-
-
-def _table(arguments: list[str]) -> int:
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise UsageError(f"table takes folders only, but {argument} was given")
-    from benchmarks.table import print_table
-
-    print_table([Path(folder) for folder in arguments or ["results"]])
-    return 0
+    return carry_out
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "list": _list,
-    "pretrain": _pretrain,
-    "table": _table,
+    "pretrain": _delegate("benchmarks.pretrain"),
+    "sweep": _delegate("benchmarks.sweep"),
+    "table": _delegate("benchmarks.table"),
+    "report": _delegate("benchmarks.report"),
 }
 
 if __name__ == "__main__":

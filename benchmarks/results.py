@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_matrix import Matrix
+from benchmarks.accuracy_matrix import Matrix, paper_metrics
 from benchmarks.names import UsageError
 
 
@@ -182,7 +182,12 @@ def read_runs(roots: Sequence[Path]) -> Iterator[dict[str, Any]]:
             raise UsageError(f"no folder {root}, wanted one that a run has written")
         for path in sorted(set(root.resolve().rglob("run.json")) - seen):
             seen.add(path)
-            yield {**_read_run(path), "folder": str(path.parent)}
+            run = _read_run(path)
+            matrix = path.with_name("accuracy.csv")
+            if "metrics" in run and matrix.exists():  # older runs lack some
+                found = paper_metrics(read_matrix(matrix), run["test_images"])
+                run["metrics"] = {**found, **run["metrics"]}
+            yield {**run, "folder": str(path.parent)}
 
 
 def _read_run(path: Path) -> dict[str, Any]:

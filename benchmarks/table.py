@@ -1,157 +1,223 @@
-"""The table of results: ours, mean and spread over seeds, beside the paper's."""
+"""``python -m benchmarks table``: ours, mean and spread over seeds, beside the paper's."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.names import UsageError
 from benchmarks.results import read_runs
-from benchmarks.targets import Target, read_targets, verdict
+from benchmarks.rows import (
+    METRICS,
+    Comparison,
+    Row,
+    by_setting,
+    make_rows,
+    not_run,
+    size,
+    spread,
+    told_apart,
+)
+from benchmarks.targets import Target, read_targets
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-METRICS = {
-    "final_accuracy": "final",
-    "average_incremental_accuracy": "average",
-    "forgetting": "forgets",
-}
-"""Metrics shown, and the heads of their columns."""
-SAME = (
-    "recipe",
-    "options",
-    "changed",
-    "smoke",
-    "experiences",
-    "experiences_finished",
-    "test_images",
-    "note",
+SHOWN = ("final_accuracy", "average_incremental_accuracy", "forgetting")
+HEADS = (
+    "seeds",
+    *(METRICS[name] for name in SHOWN),
+    "kept",
+    "minutes",
+    "paper",
+    "difference",
+    "mark",
 )
-"""What runs must share to be one row."""
 CAPTION = (
     "Percent, mean ± standard deviation over seeds. final: accuracy over all classes at "
     "the end; average: mean over experiences of the accuracy over the classes seen so "
-    "far; forgets: mean drop from the best accuracy; paper, verdict: see targets.csv."
+    "far; forgets: mean drop from the best accuracy; kept: what the method keeps besides "
+    "the network, in bytes; minutes: of a run, training and evaluation; paper: figure of "
+    "the metric that its note names, compared only where the protocol is the paper's."
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Runs that differ in their seeds only, and what they are compared with.
+def main(arguments: Sequence[str]) -> int:
+    """Carry out the command.
 
     Args:
-        runs: Contents of their ``run.json``, at least one.
-        targets: The papers' figures for their setting.
+        arguments: What stands after ``table``.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        UsageError: If a folder does not exist or holds no run, or an option is wrong.
     """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks table",
+        description="Print ours beside the papers' figures.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "results", nargs="*", type=Path, help="folders of results; none: results"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("terminal", "markdown", "csv"),
+        default="terminal",
+        help="csv: a line a figure, with sources and commands",
+    )
+    parser.add_argument(
+        "--not-run", action="store_true", help="also every published row not run"
+    )
+    try:
+        given, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from error
+    if unknown:
+        raise UsageError(f"table does not know {unknown[0]}; see table --help")
+    targets = read_targets()
+    rows = read_rows(given.results or [Path("results")], targets)
+    left = not_run(rows, targets)
+    if given.format == "csv":
+        from benchmarks.table_csv import write_csv
 
-    runs: Sequence[dict[str, Any]]
-    targets: Sequence[Target]
+        write_csv(rows, left if given.not_run else [])
+    elif given.format == "markdown":
+        from benchmarks.markdown import markdown
 
-    def verdicts(self) -> list[tuple[str, Target | None]]:
-        """What our mean is worth beside each of the papers' figures.
-
-        Returns:
-            Texts of `targets.verdict`, each with its figure; ``None`` in place of a
-            figure that the runs may not be compared with. At least one.
-        """
-        found: list[tuple[str, Target | None]] = []
-        targets: Sequence[Target | None] = self.targets or [None]
-        for target in targets:
-            metric = target.metric if target else "final_accuracy"
-            text = verdict(self.runs[0], target, mean(self.percent(metric)))
-            comparable = text.startswith(("reproduced", "differs"))
-            pair = text, target if comparable else None
-            found += [] if pair in found else [pair]
-        return found
-
-    def percent(self, metric: str) -> list[float]:
-        """Values of one metric in percent, without those that mean nothing.
-
-        Args:
-            metric: A name among the ``metrics`` of ``run.json``.
-
-        Returns:
-            At most one value a run.
-        """
-        values = (run["metrics"][metric] for run in self.runs)
-        return [100 * value for value in values if value is not None]
+        print(markdown(rows, left if given.not_run else []), end="")
+    else:
+        _print(rows, left, everything=given.not_run)
+    return 0
 
 
-def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list[Row]:
-    """Group runs by all but their seed, and find the figures to compare them with.
+def read_rows(folders: Sequence[Path], targets: Sequence[Target]) -> list[Row]:
+    """Read the rows of the table from all results below some folders.
 
     Args:
-        runs: Contents of ``run.json`` files.
+        folders: Folders of results, of one recipe or of one run.
         targets: The papers' figures.
 
     Returns:
-        A row for each group.
+        At least one row.
+
+    Raises:
+        UsageError: If a folder does not exist or holds no run.
     """
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
-    for run in runs:
-        group = groups.setdefault(json.dumps([run.get(name) for name in SAME]), {})
-        group.setdefault(run["seed"], run)  # a copied folder is no second run
-    rows = [list(group.values()) for group in groups.values()]
-    return [
-        Row(runs=row, targets=[t for t in targets if t.fits(row[0])]) for row in rows
-    ]
+    rows = make_rows(read_runs(folders), targets)
+    if not rows:
+        wanted = "python -m benchmarks run RECIPE"
+        places = ", ".join(str(folder) for folder in folders)
+        raise UsageError(f"no results in {places}; {wanted} makes some")
+    return rows
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation in a few characters.
+class Notes:
+    """Footnotes: texts by the number of their first use."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number(self, text: str) -> int:
+        """The number of a text, from 1 on.
+
+        Args:
+            text: The note.
+
+        Returns:
+            The same number each time.
+        """
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def source_of(target: Target) -> str:
+    """What a footnote says of a figure.
 
     Args:
-        values: Percentages.
+        target: The figure.
 
     Returns:
-        ``"-"`` without values; no deviation with one value.
-
-    Example:
-        >>> spread([50.0, 52.0]), spread([50.0]), spread([])
-        ('51.0±1.4', '50.0', '-')
+        Its metric, its source and how sure it is.
     """
-    if not values:
-        return "-"
-    return f"{mean(values):.1f}" + (f"±{stdev(values):.1f}" if values[1:] else "")
+    runs = f", mean of {target.seeds} runs" if target.seeds else ""
+    return f"{METRICS[target.metric]}: {target.source}{runs} ({target.certainty})"
 
 
-def told_apart(row: Row, rows: Sequence[Row]) -> list[str]:
-    """The options in which a row differs from others of the same recipe.
+def figure_of(target: Target) -> str:
+    """A paper's figure with its spread.
+
+    Args:
+        target: The figure.
+
+    Returns:
+        A few characters.
+    """
+    known = target.spread is not None
+    return f"{target.value:.1f}" + (f"±{target.spread:.1f}" if known else "")
+
+
+def details_of(row: Row, rows: Sequence[Row]) -> str:
+    """What tells a row from others of its recipe, and what it remembers.
 
     Args:
         row: One of the rows.
-        rows: All rows of a setting.
+        rows: All rows of the setting.
 
     Returns:
-        ``name=value`` of each; none if the recipe has one row only.
+        Options and memory in a few words.
     """
-    own = row.runs[0]
-    alike = [r.runs[0] for r in rows if r.runs[0]["recipe"] == own["recipe"]]
-    options: dict[str, Any] = own["options"]
-    return [
-        f"{name}={value}"
-        for name, value in options.items()
-        if any(run["options"].get(name) != value for run in alike)
-    ]
-
-
-def _details(row: Row, rows: Sequence[Row]) -> str:
     return "; ".join([*told_apart(row, rows), row.runs[0]["memory"]])
 
 
-def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
+def cells(row: Row, notes: Notes) -> list[str]:
+    """The cells of a row, below `HEADS`.
+
+    Args:
+        row: The row.
+        notes: Sources of the papers' figures; those of this row are added.
+
+    Returns:
+        A text each; several figures of a paper stand one below the other.
+    """
+    found = row.comparisons()
+    return [
+        str(len(row.runs)),
+        *(spread(row.percent(metric)) for metric in SHOWN),
+        size(row.memory_bytes),
+        f"{row.minutes:.2f}",
+        "\n".join(_paper(c, notes) for c in found),
+        "\n".join(
+            "-" if c.difference is None else f"{c.difference:+.1f}" for c in found
+        ),
+        "\n".join(c.mark for c in found),
+    ]
+
+
+def _paper(comparison: Comparison, notes: Notes) -> str:
+    target = comparison.target
+    if target is None:
+        return "-"
+    return f"{figure_of(target)} ({notes.number(source_of(target))})"
+
+
+def make_table(
+    setting: str, rows: Sequence[Row], notes: Notes, machines: Notes
+) -> Table:
     """Lay out the rows of one setting.
 
     Args:
         setting: Stream, network and epochs in a few words: the head of the table.
         rows: Its rows.
-        notes: Sources of the papers' figures; those of these rows are appended.
+        notes: Sources of the papers' figures; those of these rows are added.
+        machines: Hardware; that of these rows is added.
 
     Returns:
         A table for a terminal.
@@ -159,62 +225,42 @@ def make_table(setting: str, rows: Sequence[Row], notes: list[str]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    # as narrow as it can be: it should fit into 80 columns
+    # as narrow as it can be: it should fit into 100 columns
     table = Table(
         title=escape(setting), title_justify="left", box=None, padding=(0, 1, 0, 0)
     )
-    table.add_column("recipe")
-    for head in ("seeds", *METRICS.values(), "minutes", "paper"):
+    table.add_column("recipe", min_width=24, overflow="fold")
+    for head in HEADS[:-1]:
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column(HEADS[-1], overflow="fold")
     for row in rows:
-        run, verdicts = row.runs[0], row.verdicts()
-        table.add_row(
-            f"{run['recipe']}\n[dim]{escape(_details(row, rows))}[/]",
-            str(len(row.runs)),
-            *(spread(row.percent(metric)) for metric in METRICS),
-            f"{mean(run['minutes'] for run in row.runs):.2f}",
-            "\n".join(_paper(figure, notes) for _, figure in verdicts),
-            "\n".join(text for text, _ in verdicts),
-        )
+        machine = f"hardware {machines.number(row.hardware)}"
+        details = escape(f"{details_of(row, rows)}; {machine}")
+        table.add_row(f"{row.recipe}\n[dim]{details}[/]", *cells(row, notes))
     return table
 
 
-def _paper(figure: Target | None, notes: list[str]) -> str:
-    if figure is None:
-        return "-"
-    note = f"{METRICS[figure.metric]}: {figure.source} ({figure.certainty})"
-    if note not in notes:
-        notes.append(note)
-    return f"{figure.value:.1f} ({notes.index(note) + 1})"
-
-
-def print_table(folders: Sequence[Path]) -> None:
-    """Print all results below some folders.
-
-    Args:
-        folders: Folders of results, of one recipe or of one run.
-
-    Raises:
-        UsageError: If a folder does not exist or holds no run.
-    """
+def _print(rows: Sequence[Row], left: Sequence[Target], *, everything: bool) -> None:
     from rich.console import Console
+    from rich.table import Table
 
-    rows = make_rows(read_runs(folders), read_targets())
-    if not rows:
-        wanted = "python -m benchmarks run RECIPE"
-        places = ", ".join(str(folder) for folder in folders)
-        raise UsageError(f"no results in {places}; {wanted} makes some")
-    settings: dict[str, list[Row]] = {}
-    for row in rows:
-        run = row.runs[0]
-        head = "; ".join(filter(None, (run["setting"], run.get("note"))))
-        settings.setdefault(head, []).append(row)
     # a file or pipe has no width of its own
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    notes: list[str] = []
-    for setting, its_rows in settings.items():
-        console.print(make_table(setting, its_rows, notes), "")
-    for number, note in enumerate(notes, start=1):
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    notes, machines = Notes(), Notes()
+    for setting, its_rows in by_setting(rows).items():
+        console.print(make_table(setting, its_rows, notes, machines), "")
+    if left and everything:
+        table = Table(title="not run", title_justify="left", box=None)
+        for head in ("recipe", "metric", "paper", "source"):
+            table.add_column(head, justify="right" if head == "paper" else "left")
+        for t in left:
+            table.add_row(t.recipe, METRICS[t.metric], figure_of(t), source_of(t))
+        console.print(table, "")
+    for number, note in enumerate(notes.texts, start=1):
         console.print(f"({number}) {note}", markup=False)
+    for number, machine in enumerate(machines.texts, start=1):
+        console.print(f"hardware {number}: {machine}", markup=False)
     console.print(CAPTION, style="dim", markup=False)
+    if left and not everything:
+        text = f"{len(left)} published figures are not run here: --not-run shows them"
+        console.print(text, style="dim", markup=False)
