@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except SystemExit as asked:  # for help
+        return int(asked.code or 0)
     except BrokenPipeError:  # a reader that has seen enough, such as head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0

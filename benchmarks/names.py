@@ -22,7 +22,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         valid: The valid names.
 
     Returns:
-        The end of an error message: the closest name, or all of them if none is close.
+        The end of an error message: the closest name, or if none is close all of them,
+        of more than 40 the first ones.
 
     Example:
         >>> nearest("naiv", ["naive", "replay"])
@@ -32,4 +33,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """
     valid = list(valid)
     close = get_close_matches(name, valid, n=1)
-    return f"did you mean {close[0]}?" if close else f"wanted one of {', '.join(valid)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    more = f", ... ({len(valid)} in all)" if len(valid) > 40 else ""
+    shown = valid[:12] if more else valid
+    return f"wanted one of {', '.join(shown)}{more}"

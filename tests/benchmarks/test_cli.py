@@ -60,7 +60,7 @@ def test_nothing_heavy_is_imported_before_options_are_checked():
         (["run", "naive", "--loggers", "txt"], "did you mean text?"),
         (["run", "naive", "--lr", "0"], "--lr: "),
         (["list", "all"], "unknown recipe all; wanted one of"),
-        (["table", "--all"], "table takes folders only, but --all was given"),
+        (["table", "--all"], "table does not know --all"),
         (["table", "nowhere"], "no folder nowhere"),
     ],
 )
