@@ -53,6 +53,7 @@ from avalanche_ext.models import (
     ExperienceDetectors,
     FeatureClassifier,
     LatentCut,
+    LeNet,
     MaskedAccuracy,
     MobileNetV1,
     SmallCNN,
@@ -77,6 +78,7 @@ from avalanche_ext.models import (
     to_transfer_network,
     unit_layers,
     valid_cuts,
+    vgg11,
 )
 from avalanche_ext.plugins import (
     BalancedFinetuningPlugin,
@@ -138,6 +140,7 @@ __all__ = [
     "LatentBuffer",
     "LatentCut",
     "LatentReplayPlugin",
+    "LeNet",
     "LeftOutEWCPlugin",
     "MaskedAccuracy",
     "MemorablePastBuffer",
@@ -197,4 +200,5 @@ __all__ = [
     "to_transfer_network",
     "unit_layers",
     "valid_cuts",
+    "vgg11",
 ]

@@ -5,6 +5,7 @@ Imports torch and Avalanche: recipes load it when a strategy is made.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 from unittest.mock import patch
@@ -106,6 +107,22 @@ def split_mobilenet(extractor: nn.Module, latent_layer: str, head: nn.Linear) ->
     layers = [extractor.get_submodule(name) for name in names]
     blocks = nn.Sequential(*layers, nn.Flatten())
     return SplitNetwork(blocks, 1 + names.index(wanted), head)
+
+
+@torch.no_grad()
+def row_bytes(network: SplitNetwork, image_shape: tuple[int, int, int]) -> int:
+    """Bytes that ``AR1`` keeps of an image: its activations and its label.
+
+    Args:
+        network: In training or evaluation; left as it is.
+        image_shape: Channels, height and width of the images.
+
+    Returns:
+        Of float32 activations and an int64 label.
+    """
+    # a copy, so that no running statistics move
+    lower = copy.deepcopy(network.lat_features).eval()
+    return int(lower(torch.zeros(1, *image_shape)).nbytes + 8)
 
 
 def make_ar1(network: SplitNetwork, **arguments: Any) -> Any:

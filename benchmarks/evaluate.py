@@ -19,6 +19,7 @@ def accuracy_row(
     strategy: SupervisedTemplate,
     tests: Sequence[CLExperience],
     seen: AbstractSet[tuple[int, int]],
+    **eval_options: Any,
 ) -> list[float | None]:
     """Evaluate a strategy on the test experiences that it can know.
 
@@ -30,12 +31,13 @@ def accuracy_row(
         strategy: A strategy whose evaluator measures accuracy by experience.
         tests: All test experiences, in order.
         seen: Classes of the experiences trained so far; see `classes_of`.
+        **eval_options: Arguments of ``strategy.eval()``.
 
     Returns:
         Accuracy in [0, 1] on each test experience; ``None`` where not evaluated.
     """
     known = [e for e in tests if classes_of(e) <= seen] or list(tests)
-    measured = accuracy_by_experience(strategy.eval(known))
+    measured = accuracy_by_experience(strategy.eval(known, **eval_options))
     evaluated = {e.current_experience for e in known}
     return [measured[j] if j in evaluated else None for j in range(len(tests))]
 

@@ -54,12 +54,19 @@ def print_listing(families: Sequence[str] = ()) -> None:
             str(info.n_experiences or "yours"),
             needs(info),
         )
+    for table in (recipes, streams):
+        table.columns[0].no_wrap = True
     console.print(recipes, streams)
-    console.print("rows: recipes of the same kind; `list RECIPE` shows them", style="dim")
+    console.print(
+        "rows: recipes of the same kind; `list RECIPE` shows them", style="dim"
+    )
 
 
 def _options(recipe: Recipe) -> str:
-    return " ".join(f"{name}={value}" for name, value in recipe.defaults.items())
+    """A row's: those that its recipe has otherwise."""
+    shared = RECIPES[recipe.base].defaults.items() if recipe.is_row else ()
+    own = [option for option in recipe.defaults.items() if option not in shared]
+    return " ".join(f"{name}={value}" for name, value in own)
 
 
 def needs(info: StreamInfo) -> str:

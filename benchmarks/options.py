@@ -30,6 +30,7 @@ class Settings:
             >= 1.
         out: Folder of all results.
         note: A remark, for instance which images these are; shown in the table.
+        like: Folder of the run in whose frame this one is, ``<out>/<recipe>/<seed>``.
     """
 
     seed: int = 0
@@ -44,6 +45,7 @@ class Settings:
     eval_every: int = 1
     out: Path = Path("results")
     note: str = ""
+    like: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,12 @@ class Run:
         return RunFolder(
             out=self.settings.out, recipe=self.recipe.name, seed=self.settings.seed
         )
+
+    @property
+    def like(self) -> str | None:
+        """Recipe of the run in whose frame this one is, as its folder tells."""
+        folder = self.settings.like
+        return None if folder is None else folder.resolve().parent.name
 
     def to_yaml(self) -> str:
         """All options, as ``--config`` reads them."""

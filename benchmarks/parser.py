@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentError
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from benchmarks.names import UsageError, nearest
 from benchmarks.options import Run, Settings
 from benchmarks.recipes.recipe import Recipe
 from benchmarks.results import RunFolder
+from benchmarks.same_frame import like
 from benchmarks.streams import STREAMS
 
 FREE_ON_RESUME = {
@@ -30,6 +31,7 @@ FREE_ON_RESUME = {
     "dataset_root",
     "download",
     "loggers",
+    "like",
 }
 """Options that say where a run takes place, not what it is: they may differ when a run
 is resumed."""
@@ -53,6 +55,20 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     group = parser.add_argument_group("options of every run")
     add = group.add_argument
     add("--seed", type=NonNegativeInt, default=0, help="seed of the training")
+    add("--resume", action="store_true", help="go on after the last experience saved")
+    add_common_options(group)
+    parser.add_function_arguments(recipe.function, as_group=True)
+    parser.set_defaults(dict(recipe.defaults))
+    return parser
+
+
+def add_common_options(group: Any) -> None:
+    """Add the options of every run that many runs can share.
+
+    Args:
+        group: Group of arguments of a parser.
+    """
+    add = group.add_argument
     add(
         "--device",
         type=Literal["auto", "cpu", "cuda"],
@@ -67,7 +83,6 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     add("--dataset-root", type=str, help="folder of the data; null: Avalanche's own")
     add("--download", action="store_true", help="fetch missing data")
     add("--smoke", action="store_true", help="small sizes on split_digits: seconds")
-    add("--resume", action="store_true", help="go on after the last experience saved")
     add(
         "--loggers",
         nargs="+",
@@ -88,9 +103,12 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     )
     add("--out", type=str, default="results", help="folder of all results")
     add("--note", type=str, default="", help="remark that the table shows")
-    parser.add_function_arguments(recipe.function, as_group=True)
-    parser.set_defaults(dict(recipe.defaults))
-    return parser
+    add(
+        "--like",
+        type=str,
+        help="folder of a finished run, whose stream, network, schedule, note and bytes "
+        "of memory (but for copies of networks) are the defaults here",
+    )
 
 
 def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
@@ -120,6 +138,8 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
     _refuse_unknown("logger", values["loggers"] or (), LOGGERS)
     _refuse_unknown("metric", values["metrics"] or (), METRICS)
     _refuse_conflict(values, saved)
+    if saved:
+        values["like"] = saved["like"]
     return _run(recipe, values, protocol)
 
 
@@ -128,8 +148,9 @@ def _run(recipe: Recipe, values: Mapping[str, Any], protocol: Mapping[str, Any])
     own = {k: bare(v) for k, v in values.items() if k not in {*names, "config"}}
     settings = {k: bare(v) for k, v in values.items() if k in names}
     settings["out"] = Path(settings["out"])
-    if settings["dataset_root"] is not None:
-        settings["dataset_root"] = Path(settings["dataset_root"]).expanduser()
+    for name in ("dataset_root", "like"):
+        if settings[name] is not None:
+            settings[name] = Path(settings[name]).expanduser()
     changed = [name for name in own if own[name] != protocol[name]]
     return Run(
         recipe=recipe, settings=Settings(**settings), options=own, changed=changed
@@ -176,7 +197,7 @@ def _options(parser: ArgumentParser) -> list[str]:
 def _set_defaults(
     parser: ArgumentParser, recipe: Recipe, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Make the smoke sizes, or the options of the saved run, the parser's defaults.
+    """Make the saved run's options the defaults; or the smoke sizes, or another run's.
 
     An option given on the command line or in ``--config`` then still wins.
 
@@ -192,9 +213,28 @@ def _set_defaults(
         here = {"config", "out", "seed"}
         parser.set_defaults({k: v for k, v in saved.items() if k not in here})
         return saved
-    if asked.smoke:
-        parser.set_defaults(dict(recipe.smoke))
+    others = []
+    if asked.like is not None:
+        given = parser.parse_args(quiet, defaults=False)
+        others.append(_of_other_run(parser, recipe, asked.like, given))
+    if asked.smoke:  # given here, so that it wins
+        others.append(dict(recipe.smoke))
+    elif others and others[0]["smoke"]:
+        others.insert(0, dict(recipe.smoke))
+    for options in others:
+        parser.set_defaults(options)
     return {}
+
+
+def _of_other_run(
+    parser: ArgumentParser, recipe: Recipe, folder: str, given: Container[str]
+) -> dict[str, Any]:
+    """What ``--like`` takes over, each value of its option's type."""
+    known = parser.get_defaults()
+    path = Path(folder).expanduser()
+    taken = like(path, recipe.name, known=known, given=given)
+    typed = parser.parse_object(taken).as_dict()
+    return {name: typed[name] for name in taken}
 
 
 def _refuse_conflict(values: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

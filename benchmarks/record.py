@@ -84,7 +84,8 @@ def make_record(
         device: Device of the run.
 
     Returns:
-        Plain data. ``metrics`` are fractions; ``changed`` names the options that differ
+        Plain data. ``metrics`` are fractions; ``like`` is the recipe in whose frame the
+        run was made, or None; ``changed`` names the options that differ
         from the recipe's protocol, and so keep the run from being a reproduction.
     """
     finished = len(progress.accuracy)
@@ -98,6 +99,7 @@ def make_record(
         "stream": setup.stream,
         "setting": setup.setting,
         "note": run.settings.note,
+        "like": run.like,
         "memory": setup.memory,
         "options": plain(run.options),
         "changed": list(run.changed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -68,7 +69,8 @@ class Row:
     def setting(self) -> str:
         """Stream, network and epochs, and the note: what rows of a table share."""
         run = self.runs[0]
-        return "; ".join(filter(None, (run["setting"], run.get("note"))))
+        setting = re.sub(r", seed \d+", "", run["setting"])  # of the class order
+        return "; ".join(filter(None, (setting, run.get("note"))))
 
     @property
     def minutes(self) -> float:
@@ -133,7 +135,7 @@ def _hardware(run: dict[str, Any]) -> str:
 
 
 def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list[Row]:
-    """Group runs by all but their seed, and find the figures to compare them with.
+    """Group runs by all but their seeds, and find the figures to compare them with.
 
     Args:
         runs: Contents of ``run.json`` files.
@@ -142,10 +144,11 @@ def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list
     Returns:
         A row for each group.
     """
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    groups: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for run in runs:
         group = groups.setdefault(json.dumps([_same(run, name) for name in SAME]), {})
-        group.setdefault(run["seed"], run)  # a copied folder is no second run
+        seeds = run["seed"], run["options"].get("stream_seed", 0)
+        group.setdefault(seeds, run)  # a copied folder is no second run
     rows = [[group[seed] for seed in sorted(group)] for group in groups.values()]
     return [
         Row(runs=row, targets=[t for t in targets if t.recipe == row[0]["recipe"]])
@@ -154,9 +157,15 @@ def make_rows(runs: Iterable[dict[str, Any]], targets: Sequence[Target]) -> list
 
 
 def _same(run: dict[str, Any], name: str) -> Any:
-    if name == "options" and run.get("like"):  # bytes that may differ with the seed
-        return {k: v for k, v in run["options"].items() if k != "memory_bytes"}
-    return run.get(name)
+    value = run.get(name)
+    if name not in ("options", "changed"):
+        return value
+    free = ["stream_seed"]
+    if run.get("like"):  # the bytes of that run may differ with the seed
+        free.append("memory_bytes")
+    if isinstance(value, dict):
+        return {k: v for k, v in value.items() if k not in free}
+    return [k for k in value or () if k not in free]
 
 
 def by_setting(rows: Iterable[Row]) -> dict[str, list[Row]]:

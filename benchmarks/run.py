@@ -219,10 +219,11 @@ class Training:
         from avalanche_ext.metrics.memory import memory_bytes
 
         began = time.monotonic()
-        self.strategy.train(experience)
+        self.strategy.train(experience, **self.setup.train_options)
         row: list[float | None] = [None] * len(self.tests)
         if due := self._evaluation_is_due():
-            row = accuracy_row(self.strategy, self.tests, seen)
+            options = self.setup.eval_options
+            row = accuracy_row(self.strategy, self.tests, seen, **options)
         self.progress.add(
             row,
             minutes=(time.monotonic() - began) / 60,

@@ -10,47 +10,23 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from avalanche.benchmarks import classic, nc_benchmark, ni_benchmark
-from torchvision import transforms
+from avalanche.benchmarks.datasets import TinyImagenet
 
 from benchmarks import stream_data
+from benchmarks.class_orders import TINY_IMAGENET_BY_FOLDER, by_folder
 from benchmarks.names import UsageError, nearest
-from benchmarks.stream_fields import Augmentation, StreamInfo
+from benchmarks.stream_fields import ClassOrder, StreamInfo
 from benchmarks.stream_nic import nic_assignment
+from benchmarks.stream_sets import DATA_SETS
+from benchmarks.stream_transforms import make_transforms
 
 _PAPERS_SEED = 1993  # NumPy's, of the class orders since iCaRL
 _SAME_CLASSES = ("PermutedMNIST", "RotatedMNIST")
-# Avalanche's MNIST gives tensors, all other data sets PIL images
-_GIVES_TENSORS = ("SplitMNIST", *_SAME_CLASSES)
-_RANDOM: dict[Augmentation, list[Any]] = {
-    "none": [],
-    "horizontal flip": [transforms.RandomHorizontalFlip()],
-    "random 32x32 crop after padding by 4, horizontal flip": [
-        transforms.RandomCrop(32, padding=4),
-        transforms.RandomHorizontalFlip(),
-    ],
-    "random resized crop to 224x224, horizontal flip": [
-        transforms.RandomResizedCrop(224),
-        transforms.RandomHorizontalFlip(),
-    ],
-}
-
-
-def augmentation(info: StreamInfo) -> transforms.Compose | None:
-    """Random transforms of a stream's training images, which also take tensors.
-
-    Args:
-        info: The stream.
-
-    Returns:
-        The transforms; None where there are none.
-    """
-    steps = _RANDOM[info.augmentation]
-    return transforms.Compose(steps) if steps else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +40,7 @@ class StreamOptions:
     task_labels: bool
     image_size: int | None
     images_per_class: int | None
-    augment: bool
+    augment: bool | str
     normalize: bool
 
 
@@ -91,14 +67,16 @@ def build(
         FileNotFoundError: If the data are missing.
     """
     _check(info, options)
+    train, evaluation = make_transforms(
+        info, augment=options.augment, normalize=options.normalize
+    )
     if info.n_classes is not None:  # wrong options are reported before missing data
         arguments = _arguments(info, options, info.n_classes)
     root = stream_data.data_folder(info, dataset_root)
-    train, evaluation = _transforms(info, options)
     with stream_data.data_access(info, root, download):
         if info.classic in ("nc_benchmark", "ni_benchmark"):
             size = options.image_size or info.image_shape[-1]
-            read = stream_data.DATA_SETS[info.name]
+            read = DATA_SETS[info.name]
             data = read(root, image_size=size, download=download)
             n_classes = info.n_classes or len(data[0].classes)
             arguments = _arguments(info, options, n_classes)
@@ -114,6 +92,11 @@ def build(
         roots = ["dataset_root"]
         if info.classic == "SplitCIFAR110":
             roots = ["dataset_root_cifar10", "dataset_root_cifar100"]
+        if options.class_order == "ewc_fr_replay":
+            folders = TinyImagenet(root, train=False).id2label
+            names = [folders[label] for label in range(info.n_classes or 0)]
+            order = by_folder(arguments["fixed_class_order"], names)
+            arguments["fixed_class_order"] = order
         benchmark = getattr(classic, info.classic)(
             **dict.fromkeys(roots, root),
             train_transform=train,
@@ -127,8 +110,11 @@ def _shortened(benchmark: Any, info: StreamInfo, options: StreamOptions) -> Any:
     if info.classic == "CORe50":
         n = options.n_experiences or info.n_experiences or 0
         benchmark = stream_data.first_experiences(benchmark, n, info.test_step)
-    few = options.images_per_class or info.images_per_class
-    return stream_data.first_of_each_class(benchmark, few) if few else benchmark
+    if few := options.images_per_class or info.images_per_class:
+        benchmark = stream_data.first_of_each_class(benchmark, few)
+    if share := info.validation_fraction:
+        benchmark = stream_data.hold_back(benchmark, share, options.seed)
+    return benchmark
 
 
 def _check(info: StreamInfo, options: StreamOptions) -> None:
@@ -199,6 +185,8 @@ def _first_experience(
 ) -> dict[str, Any]:
     """The argument for the size of the first experience, if one is needed."""
     first = options.first_experience_classes
+    if first is None and n_experiences == info.n_experiences:
+        first = info.first_experience_classes
     if info.classic == "SplitCIFAR110":
         first = 10  # CIFAR-10, whatever is asked
     rest = n_classes - (first or 0)
@@ -259,18 +247,12 @@ def _permutation(info: StreamInfo, options: StreamOptions, n_classes: int) -> li
         return list(range(n_classes))
     if order == "icarl":
         return np.random.RandomState(_PAPERS_SEED).permutation(n_classes).tolist()
-    advice = nearest(order, ("natural", "icarl"))
+    if order == "ewc_fr_replay" and info.classic == "SplitTinyImageNet":
+        return list(TINY_IMAGENET_BY_FOLDER)
+    if order == "ewc_fr_replay":
+        raise UsageError(
+            f"{info.name}: class_order is {order}, of Tiny-ImageNet; wanted natural or "
+            "icarl"
+        )
+    advice = nearest(order, get_args(ClassOrder))
     raise UsageError(f"{info.name}: class_order is {order!r}; {advice}")
-
-
-def _transforms(info: StreamInfo, options: StreamOptions) -> tuple[Any, Any]:
-    """Transforms of training and of evaluation."""
-    end = [] if info.classic in _GIVES_TENSORS else [transforms.ToTensor()]
-    if options.normalize:
-        end.append(transforms.Normalize(info.mean, info.std))
-    fit = []
-    if info.classic == "SplitImageNet":
-        fit = [transforms.Resize(256), transforms.CenterCrop(224)]
-    augmented = options.augment and info.augmentation != "none"
-    start = _RANDOM[info.augmentation] if augmented else fit
-    return transforms.Compose([*start, *end]), transforms.Compose([*fit, *end])

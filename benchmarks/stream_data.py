@@ -1,4 +1,4 @@
-"""The data behind the streams: are they there, and the sets Avalanche lacks.
+"""The data behind the streams: are they there, and how they are cut down.
 
 Imports torch and Avalanche: `benchmarks.streams` loads it when a stream is made.
 """
@@ -16,18 +16,15 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import torch
 from avalanche.benchmarks import (
     benchmark_from_datasets,
     with_classes_timeline,
     with_task_labels,
 )
 from avalanche.benchmarks.datasets import default_dataset_location
-from avalanche.benchmarks.datasets.omniglot import Omniglot
-from PIL import Image
-from torch.utils.data import Dataset, Subset
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, ImageFolder
-from torchvision.transforms import Compose, Grayscale, Pad, Resize
 
+from avalanche_ext.buffers.held_back import stratified_split
 from benchmarks.names import UsageError
 from benchmarks.stream_fields import StreamInfo
 
@@ -114,10 +111,44 @@ def first_of_each_class(benchmark: Any, images_per_class: int) -> Any:
     """
     train = []
     for experience in benchmark.train_stream:
-        rows = _first_rows(experience.dataset.targets, images_per_class)
+        rows = first_rows(experience.dataset.targets, images_per_class)
         train.append(experience.dataset.subset(rows))
+    return _with_training(benchmark, train=train)
+
+
+def hold_back(benchmark: Any, fraction: float, seed: int) -> Any:
+    """Move a share of the training images of each class to a stream of their own.
+
+    Args:
+        benchmark: With the streams ``train_stream`` and ``test_stream``.
+        fraction: The share, in (0, 1); each class keeps at least one image.
+        seed: Of the draw, >= 0.
+
+    Returns:
+        A benchmark with as many experiences, and a stream ``valid`` of the rest.
+
+    Raises:
+        UsageError: If that is no image of an experience.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, valid = [], []
+    for experience in benchmark.train_stream:
+        data = experience.dataset
+        stay, held = stratified_split(data.targets, fraction, generator)
+        if not len(held):
+            raise UsageError(
+                f"{fraction} of the images of each class are to be held back, but "
+                f"{len(data)} images of an experience are too few; wanted more"
+            )
+        train.append(data.subset(stay.tolist()))
+        valid.append(data.subset(held.tolist()).eval())
+    return _with_training(benchmark, train=train, valid=valid)
+
+
+def _with_training(benchmark: Any, **streams: list[Any]) -> Any:
+    """A benchmark like another one, but for the training data."""
     test = [experience.dataset for experience in benchmark.test_stream]
-    made = _from_parts(train, test)
+    made = _from_parts(test=test, **streams)
     for name in ("n_classes_per_exp", "classes_order"):  # Avalanche's iCaRL asks
         if hasattr(benchmark, name):
             setattr(made, name, getattr(benchmark, name))
@@ -139,159 +170,30 @@ def first_experiences(benchmark: Any, n_experiences: int, test_step: int) -> Any
     """
     tests = [experience.dataset for experience in benchmark.test_stream]
     return _from_parts(
-        [e.dataset for e in islice(benchmark.train_stream, n_experiences)],
-        [data.subset(list(range(0, len(data), test_step))) for data in tests],
+        train=[e.dataset for e in islice(benchmark.train_stream, n_experiences)],
+        test=[data.subset(list(range(0, len(data), test_step))) for data in tests],
     )
 
 
-def _from_parts(train: list[Any], test: list[Any]) -> Any:
-    made = benchmark_from_datasets(train=train, test=test)
+def _from_parts(**streams: list[Any]) -> Any:
+    made = benchmark_from_datasets(**streams)
     return with_classes_timeline(with_task_labels(made))
 
 
-def _first_rows(targets: Any, images_per_class: int) -> list[int]:
-    """Indices of the first images of each class, in order."""
+def first_rows(targets: Any, images_per_class: int) -> list[int]:
+    """Indices of the first images of each class, in order.
+
+    Args:
+        targets: Label of each image.
+        images_per_class: How many of each class, at most.
+
+    Returns:
+        The indices, ascending.
+
+    Example:
+        >>> first_rows([5, 5, 3, 5], 2)
+        [0, 1, 2]
+    """
     labels = np.array(list(targets))
     rows = [np.flatnonzero(labels == c)[:images_per_class] for c in set(labels)]
     return np.sort(np.concatenate(rows)).tolist()
-
-
-class Digits(Dataset[tuple[Image.Image, int]]):
-    """scikit-learn's handwritten digits as 8-bit grey images.
-
-    Every fifth image of each class, in the order of the file, is for testing (355),
-    the others are for training (1442).
-
-    Args:
-        train: Which part.
-
-    Attributes:
-        data: Pixels, shape ``(N, 8, 8)``, uint8; the original 0-16 is spread to 0-255.
-        targets: N labels in 0-9.
-    """
-
-    deterministic_items = True  # so that `avalanche_ext.loaders` may hold them
-
-    def __init__(self, *, train: bool) -> None:
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        # place of each image among those of its class
-        place = np.zeros(len(labels), dtype=int)
-        for label in range(10):
-            place[labels == label] = np.arange((labels == label).sum())
-        part = (place % 5 != 4) if train else (place % 5 == 4)
-        pixels = np.round(images[part].reshape(-1, 8, 8) * (255 / 16))
-        self.data = pixels.astype(np.uint8)
-        self.targets: list[int] = labels[part].tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.data[index]), self.targets[index]
-
-
-def digits(root: Path, **_: Any) -> tuple[Digits, Digits]:
-    """scikit-learn's digits; see `Digits`."""
-    return Digits(train=True), Digits(train=False)
-
-
-def omniglot(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
-    """Omniglot's background set, split by drawing.
-
-    Avalanche's ``SplitOmniglot`` tests on other characters than it trains on, and
-    fails (KeyError) since there are fewer of them.
-
-    Args:
-        root: Folder of the data.
-        download: Whether they may be downloaded.
-
-    Returns:
-        Drawings 1-15 of each character for training, 16-20 for testing.
-    """
-    every = Omniglot(str(root), train=True, download=download)
-    every.deterministic_items = True
-    # files are called CHARACTER_DRAWING.png
-    drawing = [int(n[:-4].split("_")[1]) for n, _ in every._flat_character_images]
-    return (
-        Subset(every, [i for i, d in enumerate(drawing) if d <= 15]),
-        Subset(every, [i for i, d in enumerate(drawing) if d > 15]),
-    )
-
-
-def cifar10_100(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
-    """CIFAR-10 as classes 0-9, the first 50 classes of CIFAR-100 as 10-59.
-
-    Args:
-        root: Folder of both.
-        download: Whether they may be downloaded.
-
-    Returns:
-        Training and test images, each as one data set of torchvision's.
-    """
-    return tuple(_both_cifars(root, train, download) for train in (True, False))
-
-
-def _both_cifars(root: Path, train: bool, download: bool) -> CIFAR10:
-    both = CIFAR10(str(root), train=train, download=download)
-    more = CIFAR100(str(root), train=train, download=download)
-    kept = [i for i, label in enumerate(more.targets) if label < 50]
-    both.data = np.concatenate([both.data, more.data[kept]])
-    both.targets = [*both.targets, *(10 + more.targets[i] for i in kept)]
-    return both
-
-
-def mnist_rgb(root: Path, *, download: bool, **_: Any) -> tuple[Any, Any]:
-    """MNIST with a border of two pixels, in three equal channels.
-
-    Args:
-        root: Folder of the data.
-        download: Whether they may be downloaded.
-
-    Returns:
-        All training images; for testing, the first 200 of each class.
-    """
-    fit = Compose([Pad(2), Grayscale(3)])
-    train, test = (
-        MNIST(str(root), train=part, transform=fit, download=download)
-        for part in (True, False)
-    )
-    for part in (train, test):  # of tensors, Avalanche finds no class in a Subset
-        part.targets = part.targets.tolist()
-    return train, Subset(test, _first_rows(test.targets, 200))
-
-
-def image_folder(root: Path, *, image_size: int, **_: Any) -> tuple[Any, Any]:
-    """The user's images, read when needed and resized to squares.
-
-    Args:
-        root: Folder with ``train/CLASS/`` and ``test/CLASS/``.
-        image_size: Height and width, in pixels, > 0.
-
-    Returns:
-        Training and test images, RGB; classes are numbered in alphabetical order.
-
-    Raises:
-        UsageError: If the two parts have different classes.
-    """
-    resize = Resize((image_size, image_size))
-    train, test = (ImageFolder(str(root / p), resize) for p in ("train", "test"))
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))
-        raise UsageError(
-            f"{root} has classes in only one of train/ and test/: {', '.join(odd)}; "
-            "wanted the same in both"
-        )
-    return train, test
-
-
-DATA_SETS = {
-    "mnist_nc": mnist_rgb,
-    "mnist_nic": mnist_rgb,
-    "split_cifar10_100": cifar10_100,
-    "split_digits": digits,
-    "split_omniglot": omniglot,
-    "image_folder": image_folder,
-}
-"""Training and test set of the streams that Avalanche has no (working) function for."""

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, TypeAlias
 
 Augmentation: TypeAlias = Literal[
     "none",
     "horizontal flip",
     "random 32x32 crop after padding by 4, horizontal flip",
+    "random resized crop to 32x32 after padding by 2, horizontal flip",
+    "random resized crop to 32x32 after padding by 4, horizontal flip",
     "random resized crop to 224x224, horizontal flip",
+    "random resized crop to 256x256, horizontal flip",
 ]
+
+ClassOrder: TypeAlias = Literal["natural", "icarl", "ewc_fr_replay"]
+
+
+def below(folder: str, names: str) -> tuple[str, ...]:
+    """Paths of files in a folder.
+
+    Args:
+        folder: The folder.
+        names: Names of the files, with blanks between.
+
+    Returns:
+        The paths.
+
+    Example:
+        >>> below("raw", "train test")
+        ('raw/train', 'raw/test')
+    """
+    return tuple(f"{folder}/{name}" for name in names.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +48,8 @@ class StreamInfo:
         n_classes: Number of classes; ``None`` where the user's data decide.
         n_experiences: Number of experiences unless asked otherwise; ``None``: must be
             given.
+        first_experience_classes: Classes of the first of these, unless asked
+            otherwise; ``None``: as many as of each other.
         mean: Subtracted from each channel; pixels are in [0, 1] before.
         std: Divides each channel afterwards.
         normalization: Whose mean and std these are.
@@ -40,6 +65,10 @@ class StreamInfo:
         images_per_class: Training images of each class in an experience unless asked
             otherwise; ``None``: all.
         test_step: Every how many-th image of the test list is evaluated.
+        validation_fraction: Share of the training images of each class that is held
+            back, in a stream ``valid`` of the benchmark.
+        stored_shape: Of an image as it is kept, before transforms; ``None``: as
+            ``image_shape``; empty: files of any size.
     """
 
     name: str
@@ -48,6 +77,7 @@ class StreamInfo:
     image_shape: tuple[int, int, int]
     n_classes: int | None
     n_experiences: int | None
+    first_experience_classes: int | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     normalization: str = "Avalanche's default"
@@ -61,3 +91,11 @@ class StreamInfo:
     refused: tuple[str, ...] = ("image_size",)
     images_per_class: int | None = None
     test_step: int = 1
+    validation_fraction: float = 0.0
+    stored_shape: tuple[int, ...] | None = None
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of a kept image, a byte a channel; None for files of any size."""
+        shape = self.image_shape if self.stored_shape is None else self.stored_shape
+        return prod(shape) if shape else None

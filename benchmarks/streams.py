@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.names import UsageError, nearest
-from benchmarks.stream_fields import StreamInfo
+from benchmarks.stream_fields import Augmentation, ClassOrder, StreamInfo
 from benchmarks.stream_info import STREAMS
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ def make_stream(
     *,
     n_experiences: int | None = None,
     first_experience_classes: int | None = None,
-    class_order: Literal["natural", "icarl"] | Sequence[int] | None = None,
+    class_order: ClassOrder | Sequence[int] | None = None,
     seed: int = 0,
     task_labels: bool = False,
     image_size: int | None = None,
     images_per_class: int | None = None,
-    augment: bool = True,
+    augment: bool | Augmentation = True,
     normalize: bool = True,
     dataset_root: str | Path | None = None,
     download: bool = False,
@@ -47,9 +47,10 @@ def make_stream(
         n_experiences: Number of experiences, the first included; ``None`` takes the
             stream's own. Of CORe50, so many of the first.
         first_experience_classes: Classes of the first experience; the others share the
-            rest equally. ``None``: all share equally.
+            rest equally. ``None``: the stream's own, or all share equally.
         class_order: ``"natural"`` (0, 1, 2...), ``"icarl"`` (the permutation of NumPy
-            seed 1993, of the papers since iCaRL), or a permutation of the classes: of
+            seed 1993, of the papers since iCaRL), ``"ewc_fr_replay"`` (of that paper,
+            for Tiny-ImageNet), or a permutation of the classes: of
             CIFAR-100's in ``split_cifar110``; in ``split_imagenet_subset`` of its 100
             classes sorted by folder name, as LUCIR and BDR do (CwD takes them as
             drawn). ``None`` draws one by ``seed``, the same that Avalanche draws.
@@ -59,7 +60,8 @@ def make_stream(
         image_size: Height and width to which ``image_folder`` resizes, > 0.
         images_per_class: Training images of each class in an experience, the first of
             the data set, > 0; ``None``: the stream's own, or all.
-        augment: Whether training images get the random transforms of the stream.
+        augment: Whether training images get the random transforms of the stream, or
+            the name of others.
         normalize: Whether mean and standard deviation are normalised.
         dataset_root: Folder of the data; ``None`` is Avalanche's default.
         download: Whether missing data may be downloaded.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to results: installs into .venv, trains on data that need no download, prints the results table.
+# From nothing to results: installs into .venv, trains on data that need no download, prints the results table
+# and the path of a page of plots.
 #
 #     bash scripts/quickstart.sh
 #
@@ -16,3 +17,5 @@ for recipe in naive replay lucir_digits bdr_digits ewc_fr_replay_digits ar1_star
 done
 say "results"
 .venv/bin/python -m benchmarks table "$out"
+say "plots, for a browser"
+.venv/bin/python -m benchmarks report "$out"

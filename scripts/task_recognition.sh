@@ -43,7 +43,8 @@ for data in ${DATA:-mnist cifar10}; do
   case $data in
     mnist) compare mnist rerelrp_mnist 0 410 7800 0.2 --stream split_mnist --dataset-root "$mnist_root" \
       --network small_cnn --feature_size 256 --train_epochs 2 --train_mb_size 64 --lr 0.02 "$@" ;;
-    cifar10) compare cifar10 rerelrp_cifar10 10 --acc_drop 5 --patience 20 --reference_per_class 134 --features 100 --num_trees 100 \
+    cifar10) compare cifar10 rerelrp_cifar10 16 --acc_drop 5 --patience 20 --reference_per_class 134 --features 100 --num_trees 100 \
+      --plateau_patience null --augmentation null --evaluate_unpruned_first false \
       520 2100 0.02 --stream split_cifar10 --dataset-root "$cifar10_root" \
       --network cifarnet --train_epochs 15 --train_mb_size 64 --lr 0.02 --momentum 0.9 "$@" ;;
   esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: format, lint, types, import contracts, doctests, tests.
+# Everything that must hold before a change lands: format, lint, types, import contracts, documentation, doctests, tests.
 #
 #     bash scripts/test.sh [--oldest]
 #
@@ -26,5 +26,8 @@ say "types"
 $bin/mypy
 say "import contracts"
 $bin/lint-imports
+say "documentation"
+$bin/sphinx-build -q -W --keep-going docs build/docs
 say "doctests and tests"
 $bin/python -m pytest -q
+$bin/python tests/browser.py

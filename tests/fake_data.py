@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from core50_folder import lay_core50
 from PIL import Image
+from scipy.io import savemat
 
 
 def dump(path: Path, content: object) -> None:
@@ -34,10 +35,41 @@ def mnist(root: Path, folder: str = "MNIST") -> None:
         labels = np.tile(np.arange(10, dtype=np.uint8), copies)
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = np.array([0x0800 + array.ndim, *array.shape], ">i4")
-            path = root / folder / "raw" / f"{part}-{kind}-ubyte"
-            write(path, header.tobytes() + array.tobytes())
+        idx(root / folder / "raw", part, images, labels)
+
+
+def idx(folder: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """The two files of a part, in the format of MNIST."""
+    for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = np.array([0x0800 + array.ndim, *array.shape], ">i4")
+        write(folder / f"{part}-{kind}-ubyte", header.tobytes() + array.tobytes())
+
+
+def emnist(root: Path) -> None:
+    """2 training images and 1 test image a letter; lit is the file's first row."""
+    for part, copies in (("train", 2), ("test", 1)):
+        labels = np.tile(np.arange(1, 27, dtype=np.uint8), copies)
+        images = np.zeros((len(labels), 28, 28), np.uint8)
+        images[:, 0] = 255
+        idx(root / "EMNIST/raw", f"emnist-letters-{part}", images, labels)
+
+
+def svhn(root: Path) -> None:
+    """2 training images and 1 test image a digit; 0 is 10 in the files."""
+    for part, copies in (("train", 2), ("test", 1)):
+        labels = np.tile(np.arange(1, 11, dtype=np.uint8), copies)
+        images = np.zeros((32, 32, 3, len(labels)), np.uint8)
+        images[:, :, 0] = labels  # red is the label
+        savemat(root / f"{part}_32x32.mat", {"X": images, "y": labels[:, None]})
+
+
+def medmnist(root: Path, name: str, n_classes: int) -> None:
+    """2 images a class in each part, white."""
+    labels = np.tile(np.arange(n_classes, dtype=np.uint8), 2)[:, None]
+    images = np.full((len(labels), 28, 28, 3), 255, np.uint8)
+    parts = {f"{p}_images": images for p in ("train", "val", "test")}
+    parts |= {f"{p}_labels": labels for p in ("train", "val", "test")}
+    np.savez(root / f"{name}.npz", **parts)
 
 
 def cifar10(root: Path) -> None:
@@ -69,14 +101,15 @@ cifar10_100 = cifar110
 
 
 def tiny_imagenet(root: Path) -> None:
-    """One image of each class in both parts."""
+    """Three images of each class for training, one for testing; classes unsorted."""
     root = root / "tiny-imagenet-200"
     names = [f"n{label:08d}" for label in range(200)]
     image = picture("RGB", (64, 64))
     for name in names:
-        write(root / "train" / name / "images" / "a.JPEG", image)
+        for file in "abc":
+            write(root / "train" / name / "images" / f"{file}.JPEG", image)
         write(root / "val/images" / f"{name}.JPEG", image)
-    (root / "wnids.txt").write_text("\n".join(names))
+    (root / "wnids.txt").write_text("\n".join(names[7:] + names[:7]))
     lines = "\n".join(f"{name}.JPEG\t{name}\t0\t0\t0\t0" for name in names)
     (root / "val/val_annotations.txt").write_text(lines)
 
@@ -121,9 +154,13 @@ def lay(name: str, root: Path) -> None:
     """Lay out what a stream reads."""
     if name.startswith("core50"):
         core50(root, name.removeprefix("core50_"))
-    elif "mnist" in name:
+    elif name in ("split_pathmnist", "split_bloodmnist"):
+        medmnist(root, name.removeprefix("split_"), 9 if "path" in name else 8)
+    elif "mnist" in name and name != "split_emnist":
         mnist(root, "FashionMNIST" if "fmnist" in name else "MNIST")
     elif name.startswith("split_imagenet"):
         imagenet(root)
+    elif name.startswith("split_tiny_imagenet"):
+        tiny_imagenet(root)
     elif name != "split_digits":
         globals()[name.removeprefix("split_")](root)

@@ -40,6 +40,7 @@ from avalanche_ext.plugins import (
     LeftOutEWCPlugin,
     LUCIRPlugin,
     MemoryResidentPlugin,
+    MirrorTestPlugin,
     NearestExemplarMeanPlugin,
     ScoreDistillationPlugin,
     SynapticIntelligencePlugin,
@@ -253,6 +254,7 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
     "WeightTransferPlugin": weight_transfer,
     "WeightTransferPlugin-decay-to-one": partial(weight_transfer, True),
     "MemoryResidentPlugin": lambda **o: naive_with(MemoryResidentPlugin(), **o),
+    "MirrorTestPlugin": lambda **o: naive_with(MirrorTestPlugin(), **o),
     "NearestExemplarMeanPlugin": lambda **o: _nearest_exemplar_mean(False, **o),
     "NearestExemplarMeanPlugin-predict": lambda **o: _nearest_exemplar_mean(True, **o),
     "ExemplarReplayPlugin": lambda **o: naive_with(
@@ -289,6 +291,7 @@ WEIGHTLESS: dict[str, Callable[..., Any]] = {
     "SynapticIntelligencePlugin-learning_rate": lambda **o: naive_with(
         SynapticIntelligencePlugin(0.0, mode="learning_rate"), **o
     ),
+    "MirrorTestPlugin": lambda **o: naive_with(MirrorTestPlugin(), **o),
     "MemoryResidentPlugin-False": lambda **o: naive_with(
         MemoryResidentPlugin(memory_resident=False), **o
     ),

@@ -18,6 +18,8 @@ from avalanche_ext.models.cosine_classifier import classes_in
 class HeldBack:
     """Validation data of each experience: a share of it, or those of a stream.
 
+    Several plugins can share them: whoever comes first takes them out.
+
     Args:
         fraction: Share of each class, in [0, 1).
         stream: Experiences to take instead, one for each of training, in their order.
@@ -45,12 +47,15 @@ class HeldBack:
         self.fraction = fraction
         self.stream = stream
         self.generator = generator
+        # what is left to train, and what was taken out of it
+        self._taken: tuple[AvalancheDataset, AvalancheDataset] | None = None
 
     def take(self, strategy: Any) -> AvalancheDataset:
         """Take the validation data out of those that are trained.
 
         Args:
-            strategy: Once its data are adapted; ``adapted_dataset`` is replaced.
+            strategy: Once its data are adapted; ``adapted_dataset`` is replaced, but
+                for the next calls in the same experience.
 
         Returns:
             The data held back; where that would be none, with a warning, all of the
@@ -63,23 +68,32 @@ class HeldBack:
         if self.stream is not None:
             return self._from_stream(self.stream, strategy.experience)
         data, adapted = strategy.experience.dataset, strategy.adapted_dataset
+        if self._taken is not None and self._taken[0] is adapted:
+            return self._taken[1]
         n = len(data)
         if [int(y) for y in adapted.targets][:n] != [int(y) for y in data.targets]:
             raise ValueError(
                 "strategy.adapted_dataset does not begin with the experience's data; "
-                "wanted RelevanceFreezingPlugin listed before plugins that change them"
+                "wanted the plugin that holds data back listed before those that change "
+                "them"
             )
         stay, held = stratified_split(data.targets, self.fraction, self.generator)
         if not len(held):
             warnings.warn(
-                f"validation_fraction {self.fraction} of {n} samples are none: pruning "
-                "is judged on training data",
+                f"validation_fraction {self.fraction} of {n} samples are none: training "
+                "data stand in for validation",
                 stacklevel=2,
             )
+            self._taken = adapted, data
             return data
         rest = torch.arange(n, len(adapted))  # what other plugins have appended
         strategy.adapted_dataset = adapted.subset(torch.cat([stay, rest]).tolist())
-        return data.subset(held.tolist())
+        self._taken = strategy.adapted_dataset, data.subset(held.tolist())
+        return self._taken[1]
+
+    def release(self) -> None:
+        """Forget the data, at the end of an experience."""
+        self._taken = None
 
     @staticmethod
     def _from_stream(

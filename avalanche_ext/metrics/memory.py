@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 # Objects of these modules hold the stream, the optimizer or nothing, never a memory.
 _FOREIGN = ("torch.", "torchvision.", "numpy.", "avalanche.benchmarks.")
 _CODE = (type, FunctionType, MethodType, ModuleType)
+_MEMORIES = (AvalancheDataset, ExemplarsBuffer, Tensor, tuple)
+# Attributes of Avalanche's strategies that belong to the experience under way.
+_RUNNING = {"adapted_dataset", "batch_logits", "cur_acts", "loss", "mb_output"}
 
 
 class MemoryBytes(PluginMetric[dict[str, int]]):
     """Bytes the strategy keeps besides the model it trains, after each experience.
 
     Published as ``Memory_Bytes/train_phase/<stream>_stream/<kind>`` with kind
-    ``exemplars``, ``latents``, ``importances``, ``frozen_copies``, ``masks``,
-    ``relevance_rows``, ``detectors``, ``tensors`` where there are any, and always
-    ``total``. See :func:`memory_bytes` for what is counted.
+    ``exemplars``, ``logits``, ``latents``, ``importances``, ``frozen_copies``,
+    ``masks``, ``relevance_rows``, ``detectors``, ``tensors`` where there are any, and
+    always ``total``. See :func:`memory_bytes` for what is counted.
 
     Callbacks: ``after_training_exp`` measures and publishes. The evaluator runs after
     the plugins given to the strategy, so they have updated their memory by then.
@@ -65,14 +68,18 @@ class MemoryBytes(PluginMetric[dict[str, int]]):
 
 
 def memory_bytes(strategy: SupervisedTemplate) -> dict[str, int]:
-    """Count the bytes that the plugins of a strategy keep, besides the trained model.
+    """Count the bytes that a strategy and its plugins keep, besides the trained model.
 
     A plugin with a method ``memory_bytes() -> dict[str, int]`` is asked. Of any other,
     Avalanche's own among them, everything reachable from its attributes is counted:
-    data sets and exemplar buffers as raw images (``exemplars``), modules
-    (``frozen_copies``), tensors below an attribute whose name holds "importance"
-    (``importances``) and all other tensors (``tensors``). Storage shared with
-    ``strategy.model`` or met before counts once. Optimizer and stream do not count.
+    data sets and exemplar buffers as raw images (``exemplars``), what is stored with
+    each image (``logits``), modules (``frozen_copies``), tensors below an attribute
+    whose name holds "importance" (``importances``) and all other tensors
+    (``tensors``). iCaRL's exemplars, floats in Avalanche, count as the 8-bit images
+    they are made of. Of strategies that keep a memory themselves, as Avalanche's
+    ``Cumulative``, ``DER`` and ``AR1`` do, it counts likewise; those of this package
+    keep theirs in plugins. Storage shared with ``strategy.model`` or met before counts
+    once. Optimizer and stream do not count.
 
     Args:
         strategy: Any strategy; its plugins are read, nothing is changed.
@@ -87,6 +94,10 @@ def memory_bytes(strategy: SupervisedTemplate) -> dict[str, int]:
             total.update(own())
         elif not isinstance(plugin, EvaluationPlugin):
             walk.add(plugin, "tensors")
+    if not any(_is_ours(base) for base in type(strategy).__mro__):
+        for name, value in vars(strategy).items():
+            if isinstance(value, _MEMORIES) and name not in _RUNNING:
+                walk.add(value, "tensors")
     total.update(walk.bytes)
     return {kind: int(total[kind]) for kind in sorted(total) if total[kind] > 0}
 
@@ -111,9 +122,9 @@ class _Walk:
 
     def _add_object(self, thing: Any, kind: str) -> None:
         if isinstance(thing, AvalancheDataset):
-            self.bytes["exemplars"] += image_bytes(thing)
+            self._add_exemplars(thing)
         elif isinstance(thing, ExemplarsBuffer):
-            self.bytes["exemplars"] += image_bytes(thing.buffer)
+            self._add_exemplars(thing.buffer)
         elif isinstance(thing, Mapping):
             self._add_all(thing.values(), kind)
         elif isinstance(thing, list | tuple | set | frozenset | deque):
@@ -123,7 +134,17 @@ class _Walk:
             self._add_all(vars(thing).values(), copied)
         elif not isinstance(thing, _CODE) and not _is_foreign(thing):
             for name, value in getattr(thing, "__dict__", {}).items():
-                self.add(value, "importances" if "importance" in name else kind)
+                if name == "x_memory":  # of iCaRL
+                    self.bytes["exemplars"] += sum(images.numel() for images in value)
+                else:
+                    self.add(value, "importances" if "importance" in name else kind)
+
+    def _add_exemplars(self, data: AvalancheDataset[Any]) -> None:
+        self.bytes["exemplars"] += image_bytes(data) if len(data) else 0
+        for name, values in data._data_attributes.items():
+            if name not in ("targets", "targets_task_labels"):
+                stored = [value for value in values if isinstance(value, Tensor)]
+                self.bytes["logits"] += sum(value.nbytes for value in stored)
 
     def _add_all(self, things: Iterable[Any], kind: str) -> None:
         for thing in things:
@@ -135,6 +156,10 @@ class _Walk:
         if key not in self._storages:
             self._storages.add(key)
             self.bytes[kind] += storage.nbytes()
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("avalanche_ext.")
 
 
 def _is_foreign(thing: Any) -> bool:

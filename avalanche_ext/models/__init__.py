@@ -8,6 +8,11 @@ from avalanche_ext.models.batch_renorm import (
     batch_renorms_of,
 )
 from avalanche_ext.models.batch_renorm_conversion import to_batch_renorm
+from avalanche_ext.models.blur_pool import (
+    Blur,
+    blur_before_strides,
+    resnet18_blurpool,
+)
 from avalanche_ext.models.cosine_classifier import CosineClassifier
 from avalanche_ext.models.cut_points import suggest_latent_layer, valid_cuts
 from avalanche_ext.models.cut_trace import macs_by_module
@@ -21,7 +26,7 @@ from avalanche_ext.models.masked_accuracy import MaskedAccuracy
 from avalanche_ext.models.mobilenet import MobileNetV1, mobilenet_v1_cifar
 from avalanche_ext.models.mobilenet_weights import load_imagenet_weights
 from avalanche_ext.models.packnet import packnet_submodels
-from avalanche_ext.models.plain_cnn import MLP, CifarNet, TinyVGG
+from avalanche_ext.models.plain_cnn import MLP, CifarNet, LeNet, TinyVGG, vgg11
 from avalanche_ext.models.resnet import (
     CifarResNet,
     resnet18_cifar,
@@ -44,12 +49,14 @@ __all__ = [
     "BatchRenorm1d",
     "BatchRenorm2d",
     "BatchRenorm3d",
+    "Blur",
     "CifarNet",
     "CifarResNet",
     "CosineClassifier",
     "ExperienceDetectors",
     "FeatureClassifier",
     "LatentCut",
+    "LeNet",
     "MaskedAccuracy",
     "MobileNetV1",
     "SmallCNN",
@@ -61,11 +68,13 @@ __all__ = [
     "TransferConv2d",
     "as_feature_classifier",
     "batch_renorms_of",
+    "blur_before_strides",
     "load_imagenet_weights",
     "macs_by_module",
     "mask_sites",
     "mobilenet_v1_cifar",
     "packnet_submodels",
+    "resnet18_blurpool",
     "resnet18_cifar",
     "resnet18_imagenet",
     "resnet32_cifar",
@@ -74,4 +83,5 @@ __all__ = [
     "to_transfer_network",
     "unit_layers",
     "valid_cuts",
+    "vgg11",
 ]

@@ -1,8 +1,12 @@
-"""Plain networks of the papers on weight and function priors, as feature extractors."""
+"""Plain networks of the papers, without residuals, as feature extractors."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
+from torchvision.models import VGG
+from torchvision.models.vgg import cfgs, make_layers
 
 from avalanche_ext._checks import require_whole
 
@@ -119,3 +123,60 @@ class MLP(_Sequence):
         for inputs in (in_features, feature_size):
             layers += [nn.Linear(inputs, feature_size), nn.ReLU()]
         super().__init__(feature_size, *layers)
+
+
+class LeNet(_Sequence):
+    """Two convolutions and two linear layers, for grey images of 28×28 pixels or so.
+
+    Args:
+        in_channels: Image channels.
+        image_size: Height and width of an image, at least 16.
+
+    Attributes:
+        feature_size: 84.
+
+    Example:
+        >>> import torch
+        >>> LeNet()(torch.randn(2, 1, 28, 28)).shape
+        torch.Size([2, 84])
+
+    References:
+        LeCun et al., Proceedings of the IEEE 1998 (LeNet-5), with ReLU and max-pooling.
+    """
+
+    def __init__(self, in_channels: int = 1, image_size: int = 28) -> None:
+        require_whole(1, in_channels=in_channels)
+        require_whole(16, image_size=image_size)
+        layers: list[nn.Module] = []
+        inputs, side = in_channels, image_size
+        for width in (6, 16):
+            layers += [nn.Conv2d(inputs, width, 5), nn.ReLU(), nn.MaxPool2d(2)]
+            inputs, side = width, (side - 4) // 2
+        layers.append(nn.Flatten())
+        inputs *= side**2
+        for width in (120, 84):
+            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            inputs = width
+        super().__init__(84, *layers)
+
+
+def vgg11(in_channels: int = 3) -> VGG:
+    """torchvision's VGG11 without its last layer, at random; 4096 features.
+
+    Args:
+        in_channels: Image channels.
+
+    Returns:
+        The feature extractor, for images of at least 32×32 pixels.
+
+    References:
+        Simonyan and Zisserman, ICLR 2015 (configuration A).
+    """
+    require_whole(1, in_channels=in_channels)
+    layers: Any = make_layers(cfgs["A"])
+    if in_channels != 3:
+        layers[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
+    net: Any = VGG(layers)
+    net.classifier[-1] = nn.Identity()
+    net.feature_size = 4096
+    return net

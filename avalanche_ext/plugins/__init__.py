@@ -11,6 +11,7 @@ from avalanche_ext.plugins.imprinting import ImprintingPlugin
 from avalanche_ext.plugins.latent_replay import LatentReplayPlugin
 from avalanche_ext.plugins.lucir import LUCIRPlugin
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
+from avalanche_ext.plugins.mirror_test import MirrorTestPlugin
 from avalanche_ext.plugins.nearest_exemplar_mean import NearestExemplarMeanPlugin
 from avalanche_ext.plugins.relevance_freezing import RelevanceFreezingPlugin
 from avalanche_ext.plugins.score_distillation import ScoreDistillationPlugin
@@ -30,6 +31,7 @@ __all__ = [
     "LatentReplayPlugin",
     "LeftOutEWCPlugin",
     "MemoryResidentPlugin",
+    "MirrorTestPlugin",
     "NearestExemplarMeanPlugin",
     "RelevanceFreezingPlugin",
     "ScoreDistillationPlugin",

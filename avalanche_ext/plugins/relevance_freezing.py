@@ -215,6 +215,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self._frozen = FrozenRows(strategy.model, {})
         classes, valid = self.learning, self._valid
         self.learning, self._valid = (), None
+        self.validation.release()
         if not classes:
             return
         model, head = strategy.model, self.submodels.head

@@ -2,12 +2,16 @@
 
 from benchmarks.recipes import (
     ar1_star,
+    ar1_star_core50,
     avalanche_ar1,
     baselines,
     bdr,
     ewc_fr_replay,
+    ewc_fr_replay_imagenet,
+    ewc_fr_replay_rows,
     lucir,
     mnemonics,
+    rehearsal_baselines,
     rerelrp,
 )
 from benchmarks.recipes.recipe import RECIPES, Recipe, Setup, row
@@ -17,12 +21,16 @@ __all__ = [
     "Recipe",
     "Setup",
     "ar1_star",
+    "ar1_star_core50",
     "avalanche_ar1",
     "baselines",
     "bdr",
     "ewc_fr_replay",
+    "ewc_fr_replay_imagenet",
+    "ewc_fr_replay_rows",
     "lucir",
     "mnemonics",
+    "rehearsal_baselines",
     "rerelrp",
     "row",
 ]

@@ -1,10 +1,10 @@
-"""Avalanche's own Naive, Replay, EWC, LwF and iCaRL, in the frame of the methods."""
+"""Avalanche's own strategies without exemplars, in the frame of the methods."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 
 from benchmarks.names import UsageError
 from benchmarks.recipes.frame import SMOKE_FRAME, Frame
@@ -21,18 +21,28 @@ SMOKE = {
 @recipe(smoke=SMOKE)
 def naive(**frame: Any) -> Setup:
     """Avalanche's Naive with a linear classifier: remembers nothing."""
-    return _baseline("Naive", Frame(**frame), {}, "no memory")
+    return baseline("Naive", Frame(**frame), {}, "no memory")
 
 
 @recipe(smoke=SMOKE)
-def replay(*, exemplars: PositiveInt = 200, **frame: Any) -> Setup:
-    """Avalanche's Replay with a linear classifier: half of each batch is memory.
+def joint(*, fresh_weights: bool = False, **frame: Any) -> Setup:
+    """Avalanche's Cumulative with a linear classifier: all data seen so far.
+
+    Not continual learning, but what its methods are measured against. With task labels
+    each mini-batch holds as many images of each task.
 
     Args:
-        exemplars: Images in memory, shared by the experiences seen so far.
+        fresh_weights: Train each experience from the first weights, not the last.
     """
-    memory = f"{exemplars} exemplars in all"
-    return _baseline("Replay", Frame(**frame), {"mem_size": exemplars}, memory)
+    protocol = Frame(**frame)
+    n_tasks = protocol.n_experiences or STREAMS[protocol.stream].n_experiences
+    if protocol.task_labels and n_tasks and protocol.train_mb_size < n_tasks:
+        raise UsageError(
+            f"train_mb_size is {protocol.train_mb_size}; wanted at least {n_tasks}, one "
+            "image of each task, as Avalanche's loader for task labels does"
+        )
+    memory = "all images so far" + (", fresh weights" if fresh_weights else "")
+    return baseline("Cumulative", protocol, {}, memory, fresh_weights=fresh_weights)
 
 
 @recipe(smoke=SMOKE)
@@ -46,7 +56,7 @@ def ewc(*, ewc_lambda: NonNegativeFloat = 100.0, **frame: Any) -> Setup:
         ewc_lambda: Weight of the penalties.
     """
     memory = "weights and importances of each experience"
-    return _baseline("EWC", Frame(**frame), {"ewc_lambda": ewc_lambda}, memory)
+    return baseline("EWC", Frame(**frame), {"ewc_lambda": ewc_lambda}, memory)
 
 
 @recipe(smoke=SMOKE)
@@ -63,71 +73,48 @@ def lwf(
         temperature: By which logits are divided in the distillation.
     """
     protocol = Frame(**frame)
-    _require_one_head("lwf", protocol)
+    require_one_head("lwf", protocol)
     arguments = {"alpha": alpha, "temperature": temperature}
-    return _baseline("LwF", protocol, arguments, "a copy of the network")
+    return baseline("LwF", protocol, arguments, "a copy of the network")
 
 
-@recipe(smoke=SMOKE)
-def icarl(
-    *, exemplars: PositiveInt = 200, lr: PositiveFloat = 0.2, **frame: Any
-) -> Setup:
-    """Avalanche's iCaRL: herded exemplars, distillation, nearest class mean.
-
-    Its loss is a binary cross-entropy averaged over the classes, which wants a larger
-    learning rate than the others' does. Exemplars are kept as they look in evaluation
-    and augmented as the stream's images are. Avalanche counts classes not yet trained
-    as means of zero: an image far from all means can be taken for one.
+def require_one_head(name: str, frame: Frame) -> None:
+    """Refuse task labels.
 
     Args:
-        exemplars: Images in memory, shared by the classes seen so far.
-        lr: Learning rate at the start of each experience.
+        name: Of the recipe.
+        frame: Its options.
+
+    Raises:
+        UsageError: If there are task labels.
     """
-    protocol = Frame(lr=lr, **frame)
-    _require_one_head("icarl", protocol)
-    info = STREAMS[protocol.stream]
-    if info.n_classes is None or "class_order" in info.refused:
-        raise UsageError(
-            f"stream is {info.name}; wanted one whose experiences bring new classes, "
-            "of a number known beforehand, as Avalanche's iCaRL does"
-        )
-
-    def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
-        from avalanche.training.supervised import ICaRL
-        from torch.nn import Linear, ModuleList
-
-        from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
-        from benchmarks.stream_build import augmentation
-
-        extractor = protocol.make_feature_extractor()
-        head = Linear(extractor.feature_size, info.n_classes)
-        optimizer, schedule = protocol.make_optimizer(ModuleList([extractor, head]))
-        resident = MemoryResidentPlugin(memory_resident=protocol.memory_resident)
-        return ICaRL(
-            feature_extractor=extractor,
-            classifier=head,
-            optimizer=optimizer,
-            memory_size=exemplars,
-            buffer_transform=augmentation(info),
-            fixed_memory=True,
-            plugins=[resident, *schedule],
-            evaluator=evaluator,
-            device=device,
-            **protocol.template_options(),
-        )
-
-    return protocol.setup(make_strategy, memory=f"{exemplars} exemplars in all")
-
-
-def _require_one_head(name: str, frame: Frame) -> None:
-    """Refuse task labels."""
     if frame.task_labels:
         raise UsageError(
             f"task_labels is True; wanted False: {name} has one head for all classes"
         )
 
 
-def _baseline(name: str, frame: Frame, arguments: dict[str, Any], memory: str) -> Setup:
+def baseline(
+    name: str,
+    frame: Frame,
+    arguments: dict[str, Any],
+    memory: str,
+    *,
+    fresh_weights: bool = False,
+) -> Setup:
+    """Set up one of Avalanche's strategies with a linear classifier that grows.
+
+    Args:
+        name: Of the strategy.
+        frame: Stream, network, optimizer and schedule.
+        arguments: Its own arguments.
+        memory: What it remembers, in a few words.
+        fresh_weights: Train each experience from the first weights.
+
+    Returns:
+        What a recipe returns.
+    """
+
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
         from avalanche.training import supervised
         from torch.nn import CrossEntropyLoss
@@ -135,13 +122,17 @@ def _baseline(name: str, frame: Frame, arguments: dict[str, Any], memory: str) -
         from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
         model = frame.make_linear_model()
-        optimizer, schedule = frame.make_optimizer(model)
-        resident = MemoryResidentPlugin(memory_resident=frame.memory_resident)
+        optimizer, plugins = frame.make_optimizer(model)
+        plugins.insert(0, MemoryResidentPlugin(memory_resident=frame.memory_resident))
+        if fresh_weights:
+            from benchmarks.fresh_weights import FreshWeightsPlugin
+
+            plugins.append(FreshWeightsPlugin(next(model.children())))
         return getattr(supervised, name)(  # type: ignore[no-any-return]
             model=model,
             optimizer=optimizer,
             criterion=CrossEntropyLoss(),
-            plugins=[resident, *schedule],
+            plugins=plugins,
             evaluator=evaluator,
             device=device,
             **frame.template_options(),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from jsonargparse.typing import (
-    ClosedUnitInterval,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-)
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 
-from benchmarks.recipes.frame import Network
-from benchmarks.recipes.lucir import SMOKE, lucir_options, lucir_setup
+from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
+from benchmarks.recipes.lucir import (
+    BASE_ON_IMAGENET,
+    SMOKE,
+    lucir_options,
+    lucir_setup,
+)
 from benchmarks.recipes.recipe import Setup, recipe
 
 
@@ -22,51 +22,60 @@ def bdr_digits(**options: Any) -> Setup:
     return _bdr(**options)
 
 
-@recipe(smoke=SMOKE)
-def bdr_cifar100(
-    *,
-    stream: str = "split_cifar100",
-    n_experiences: PositiveInt | None = 6,
-    first_experience_classes: PositiveInt | None = 50,
-    class_order: Literal["natural", "icarl"] | None = "icarl",
-    network: Network = "resnet18",
-    train_epochs: PositiveInt = 160,
-    train_mb_size: PositiveInt = 128,
-    lr: PositiveFloat = 0.1,
-    weight_decay: NonNegativeFloat = 5e-4,
-    milestones: tuple[PositiveInt, ...] = (80, 120),
-    **options: Any,
-) -> Setup:
+@recipe(smoke=SMOKE, **CIFAR100, network="resnet18")
+def bdr_cifar100(**options: Any) -> Setup:
     """BDR on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the authors' options.
 
     With `--cwd false` LUCIR+BDR, with `--bdr false` LUCIR+CwD, with both LUCIR as these
     papers have it: ResNet-18, no imprinting.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        n_experiences: 6 for 50 + 5x10 classes, 11 for 50 + 10x5, 26 for 50 + 25x2.
-        first_experience_classes: Classes of the first experience.
-        class_order: icarl: that of all papers on this protocol.
-        network: The papers have resnet18.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        lr: Learning rate at the start of each experience.
-        weight_decay: Weight decay of SGD.
-        milestones: Epochs after which the learning rate is divided by ten.
     """
-    return _bdr(
-        stream=stream,
-        n_experiences=n_experiences,
-        first_experience_classes=first_experience_classes,
-        class_order=class_order,
-        network=network,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        milestones=milestones,
-        **options,
-    )
+    return _bdr(**options)
+
+
+@recipe(
+    smoke=SMOKE,
+    **IMAGENET_SUBSET,
+    distillation_weight=BASE_ON_IMAGENET,
+    cwd_coef=0.75,
+    first_lr=0.2,
+)
+def bdr_imagenet_subset(**options: Any) -> Setup:
+    """BDR on ImageNet-Subset: 50 classes, then 5x10, 10x5 or 25x2; CwD's options.
+
+    Those of BDR are published for CIFAR-100 only; here they are the same. Without CwD
+    the first experience has the rate of the others, `--first_lr null`.
+    """
+    return _bdr(**options)
+
+
+@recipe(
+    smoke=SMOKE,
+    **IMAGENET,
+    distillation_weight=BASE_ON_IMAGENET,
+    cwd_coef=1.5,
+    balanced_finetuning_epochs=20,
+)
+def bdr_imagenet(**options: Any) -> Setup:
+    """BDR on ImageNet: 500 classes, then 5x100, 10x50 or 25x20; CwD's options.
+
+    With the fine-tuning of LUCIR's script: by CwD's author it is worth 3 points. The
+    options of BDR are published for CIFAR-100 only; here they are the same.
+    """
+    return _bdr(**options)
+
+
+_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bdr": ("BDR", {}),
+    "lucir_bdr": ("LUCIR+BDR, without CwD,", {"cwd": False, "first_lr": None}),
+    "cwd": ("LUCIR+CwD", {"bdr": False}),
+    "lucir18": (
+        "LUCIR with ResNet-18, without imprinting,",
+        {"cwd": False, "bdr": False, "first_lr": None},
+    ),
+}
+for _base in (bdr_cifar100, bdr_imagenet_subset, bdr_imagenet):
+    for _method, (_title, _switches) in _METHODS.items():
+        rows(_base, _method, _title, **_switches)
 
 
 def _bdr(

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from jsonargparse.typing import (
-    ClosedUnitInterval,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
-from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
-from benchmarks.streams import STREAMS
+from benchmarks.recipes.ewc_fr_replay_setup import setup_ewc_fr_replay
+from benchmarks.recipes.frame import SMOKE_FRAME, Network
+from benchmarks.recipes.recipe import Setup, recipe
 
 SMOKE = {
     **SMOKE_FRAME,
@@ -37,7 +36,9 @@ def ewc_fr_replay_digits(
         task_labels: Whether each experience has a task label, and each task its head.
         memory_size: Memorable points of each past experience.
     """
-    return _ewc_fr_replay(task_labels=task_labels, memory_size=memory_size, **options)
+    return setup_ewc_fr_replay(
+        task_labels=task_labels, memory_size=memory_size, **options
+    )
 
 
 @recipe(smoke=SMOKE)
@@ -69,7 +70,7 @@ def ewc_fr_replay_mnist(
         memory_size: Memorable points of each past experience.
         strength: Lambda of the second experience, the third, ...; the last is repeated.
     """
-    return _ewc_fr_replay(
+    return setup_ewc_fr_replay(
         strength=strength,
         stream=stream,
         class_order=class_order,
@@ -100,13 +101,13 @@ def ewc_fr_replay_cifar(
     temperature: PositiveFloat = 2.0,
     fisher_outputs: Literal["head", "all"] = "all",
     max_grad_norm: PositiveFloat | None = 100.0,
+    mirror_test: bool = True,
     **options: Any,
 ) -> Setup:
     """EWC+FR+Replay on Split-CIFAR: CIFAR-10, then 5 x 10 classes of CIFAR-100.
 
     The authors' options, for their wrong-head Fisher (all): the published strengths
-    belong to it. Their FR and FR+Replay have `--strength [0] --tau 0.1 --tau2 1`; EWC
-    has `--strength [10] --memory_size 0`.
+    belong to it. Its rows are their other methods and sizes of memory.
 
     Args:
         stream: Name of the stream; the command `list` shows them.
@@ -123,8 +124,10 @@ def ewc_fr_replay_cifar(
         temperature: Of the functional regulariser.
         fisher_outputs: head, or all as published.
         max_grad_norm: Norm to which gradients are clipped.
+        mirror_test: Evaluate on the mean of the outputs for an image and its mirror
+            image, as published.
     """
-    return _ewc_fr_replay(
+    return setup_ewc_fr_replay(
         stream=stream,
         class_order=class_order,
         task_labels=task_labels,
@@ -139,76 +142,6 @@ def ewc_fr_replay_cifar(
         temperature=temperature,
         fisher_outputs=fisher_outputs,
         max_grad_norm=max_grad_norm,
+        mirror_test=mirror_test,
         **options,
     )
-
-
-def _ewc_fr_replay(
-    *,
-    memory_size: NonNegativeInt = 200,
-    replay_fraction: ClosedUnitInterval = 0.5,
-    selection: Literal["random", "lambda", "lambda_ascending"] = "random",
-    on_small: Literal["raise", "clip"] = "raise",
-    strength: tuple[NonNegativeFloat, ...] = (1.0,),
-    tau: NonNegativeFloat = 1.0,
-    tau2: NonNegativeFloat | None = None,
-    scale_tau: bool = False,
-    temperature: PositiveFloat = 1.0,
-    replay_correction: Literal["plain", "centred"] = "plain",
-    prior_precision: NonNegativeFloat = 1e-3,
-    fisher: Literal["empirical", "ggn", "none"] = "empirical",
-    fisher_outputs: Literal["head", "all"] = "head",
-    max_grad_norm: PositiveFloat | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    channels_last: bool = False,
-    **frame: Any,
-) -> Setup:
-    """Set up EWC+FR+Replay.
-
-    Args:
-        memory_size: Memorable points of each past experience; 0: EWC.
-        replay_fraction: Share of them that is replayed; 0: EWC+FR, 1: EWC+Replay.
-        selection: How points are chosen.
-        on_small: clip: an experience with fewer images gives all it has.
-        strength: Lambda of the second experience, the third, ...; the last is
-            repeated. [0]: without EWC.
-        tau: Weight of the first experience's memory.
-        tau2: Weight of all later ones; null: the same.
-        scale_tau: Let a memory stand for all data of its experience.
-        temperature: Of the functional regulariser.
-        replay_correction: centred takes the bias out of the replay term.
-        prior_precision: Delta, added to the Fisher.
-        fisher: Kind of the Fisher information; none: the K-prior.
-        fisher_outputs: Of the head of a task, or of all outputs as published.
-        max_grad_norm: Norm to which gradients are clipped.
-        precision: bfloat16 trains under autocast.
-        channels_last: Keep images and convolutions in this memory format.
-    """
-    method = {k: v for k, v in locals().items() if k != "frame"}
-    protocol = Frame(**frame)
-
-    def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
-        from avalanche_ext.strategies import EWCFRReplay
-
-        wide = fisher_outputs == "all"
-        n_classes = STREAMS[protocol.stream].n_classes
-        model = protocol.make_linear_model(n_classes if wide else None)
-        optimizer, schedule = protocol.make_optimizer(model)
-        return EWCFRReplay(
-            model=model,
-            optimizer=optimizer,
-            plugins=schedule,
-            memory_resident=protocol.memory_resident,
-            evaluator=evaluator,
-            device=device,
-            **protocol.template_options(),
-            **method,
-        )
-
-    memory = f"{memory_size} points an experience" if memory_size else "no points"
-    weights = (
-        "no EWC"
-        if not any(strength)
-        else f"EWC {', '.join(f'{s:g}' for s in strength)}"
-    )
-    return protocol.setup(make_strategy, memory=f"{memory}, {weights}")

@@ -15,6 +15,7 @@ from jsonargparse.typing import (
 
 from benchmarks.names import UsageError
 from benchmarks.recipes.recipe import MakeStrategy, Module, Optimizer, Plugin, Setup
+from benchmarks.stream_fields import ClassOrder
 from benchmarks.streams import STREAMS
 
 EVAL_MB_SIZE = 256
@@ -35,8 +36,12 @@ Network = Literal[
     "resnet8",
     "resnet32",
     "resnet18",
+    "resnet18_imagenet",
+    "resnet18_blurpool",
     "cifarnet",
+    "lenet",
     "tiny_vgg",
+    "vgg11",
     "mobilenet",
     "mobilenet_cifar",
 ]
@@ -48,20 +53,25 @@ class Frame:
 
     Args:
         stream: Name of the stream; the command `list` shows them.
-        n_experiences: Number of experiences; null: the stream's own.
+        n_experiences: Number of experiences, the first included (6 for 50 + 5x10
+            classes); null: the stream's own.
         first_experience_classes: Classes of the first experience; null: as many as of
             each other.
         class_order: natural (0, 1, 2...), icarl (of the papers since iCaRL: NumPy
-            seed 1993), or null: drawn by stream_seed.
+            seed 1993), ewc_fr_replay (of that paper, for Tiny-ImageNet), or null:
+            drawn by stream_seed.
         images_per_class: Training images of each class, to scale a run down; null:
             all.
         task_labels: Whether each experience has a task label, and each task its head.
         stream_seed: Seed of the stream, apart from that of the training.
-        network: Feature extractor: small_cnn for 8x8 to 28x28 images, resnet32 and
-            resnet18 of the papers for 32x32, resnet8 (one block a stage) to scale a run
-            down, mlp for small images, cifarnet for 32x32 and tiny_vgg for 64x64
-            without residuals, mobilenet (MobileNetV1) for 128x128 and mobilenet_cifar
-            (11 of its blocks) for 32x32. The recipe adds its classifier.
+        network: Feature extractor: small_cnn for 8x8 to 28x28 images, resnet32 (of
+            LUCIR and Mnemonics) and resnet18 (of CwD and BDR) for 32x32, resnet8 (one
+            block a stage) to scale a run down, resnet18_imagenet for 224x224, mlp for
+            small images, cifarnet for 32x32 and tiny_vgg for 64x64 without residuals,
+            lenet for 28x28 and vgg11 (torchvision's) for 32x32 and more, mobilenet
+            (MobileNetV1) for 128x128 and mobilenet_cifar (11 of its blocks) for 32x32.
+            resnet18_blurpool is a resnet18_imagenet that blurs before it skips pixels.
+            The recipe adds its classifier.
         weights: File of the command `pretrain` with the weights to start from, or
             pytorchcv (ImageNet, for mobilenet); null: random ones.
         feature_size: Number of features of small_cnn and mlp.
@@ -73,13 +83,15 @@ class Frame:
         weight_decay: Weight decay of the optimizer.
         milestones: Epochs after which the learning rate is divided by ten, e.g.
             [80,120].
+        mirror_test: Evaluate on the mean of the outputs for an image and its mirror
+            image.
         memory_resident: Hold the images on the device; auto: where they fit.
     """
 
     stream: str = "split_digits"
     n_experiences: PositiveInt | None = None
     first_experience_classes: PositiveInt | None = None
-    class_order: Literal["natural", "icarl"] | None = None
+    class_order: ClassOrder | None = None
     images_per_class: PositiveInt | None = None
     task_labels: bool = False
     stream_seed: NonNegativeInt = 0
@@ -93,14 +105,18 @@ class Frame:
     momentum: ClosedUnitInterval = 0.9
     weight_decay: NonNegativeFloat = 0.0
     milestones: tuple[PositiveInt, ...] = ()
+    mirror_test: bool = False
     memory_resident: Literal["auto"] | bool = "auto"
 
-    def setup(self, make_strategy: MakeStrategy, *, memory: str) -> Setup:
+    def setup(
+        self, make_strategy: MakeStrategy, *, memory: str, **further: Any
+    ) -> Setup:
         """Make what a recipe returns.
 
         Args:
             make_strategy: Builds the strategy.
             memory: What the method remembers, in a few words.
+            **further: Further fields of `Setup`.
 
         Returns:
             The recipe's stream and options, and its protocol in a line.
@@ -134,6 +150,7 @@ class Frame:
             f"{self.train_epochs} epochs",
             memory=memory,
             make_strategy=make_strategy,
+            **further,
         )
 
     def make_feature_extractor(self) -> Module:
@@ -165,13 +182,18 @@ class Frame:
             return models.SmallCNN(channels, self.feature_size)
         if self.network == "mlp":
             return models.MLP(channels * height * width, self.feature_size)
+        if self.network == "lenet":
+            return models.LeNet(channels, height)
         if self.network == "resnet8":
             return models.CifarResNet(n_blocks=1, in_channels=channels)
         make = {
             "resnet32": models.resnet32_cifar,
             "resnet18": models.resnet18_cifar,
+            "resnet18_imagenet": models.resnet18_imagenet,
+            "resnet18_blurpool": models.resnet18_blurpool,
             "cifarnet": models.CifarNet,
             "tiny_vgg": models.TinyVGG,
+            "vgg11": models.vgg11,
             "mobilenet": models.MobileNetV1,
             "mobilenet_cifar": models.mobilenet_v1_cifar,
         }
@@ -222,29 +244,46 @@ class Frame:
         """Classes of the stream; None if it does not tell."""
         return STREAMS[self.stream].n_classes
 
-    def make_optimizer(self, model: Module) -> tuple[Optimizer, list[Plugin]]:
-        """Build the optimizer, and the schedule that starts anew each experience.
+    def make_optimizer(
+        self, model: Module, *, decay_norms: bool = True
+    ) -> tuple[Optimizer, list[Plugin]]:
+        """Build the optimizer, and the plugins of the frame.
 
         Args:
             model: The model.
+            decay_norms: Whether weight decay acts on normalisations, too. If not, the
+                model must have all its parameters already.
 
         Returns:
-            The optimizer, and the plugins (none without milestones) of the strategy.
+            The optimizer, and plugins for the strategy: of the schedule, which starts
+            anew each experience, and of the test; none by default.
         """
-        from avalanche.training.plugins import LRSchedulerPlugin
         from torch.optim import SGD, Adam
         from torch.optim.lr_scheduler import MultiStepLR
 
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
+        groups: Any = model.parameters()
+        if not decay_norms:
+            from benchmarks.norm_groups import without_norm_decay
+
+            groups = without_norm_decay(model)
         optimizer = (
-            SGD(model.parameters(), momentum=self.momentum, **options)
+            SGD(groups, momentum=self.momentum, **options)
             if self.optimizer == "sgd"
-            else Adam(model.parameters(), **options)
+            else Adam(groups, **options)
         )
-        if not self.milestones:
-            return optimizer, []
-        schedule = MultiStepLR(optimizer, milestones=list(self.milestones), gamma=0.1)
-        return optimizer, [LRSchedulerPlugin(schedule)]
+        plugins: list[Plugin] = []
+        if self.milestones:
+            from avalanche.training.plugins import LRSchedulerPlugin
+
+            milestones = list(self.milestones)
+            schedule = MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
+            plugins.append(LRSchedulerPlugin(schedule))
+        if self.mirror_test:
+            from avalanche_ext.plugins import MirrorTestPlugin
+
+            plugins.append(MirrorTestPlugin())
+        return optimizer, plugins
 
     def template_options(self) -> dict[str, Any]:
         """Arguments of Avalanche's template: sizes of batches, number of epochs."""

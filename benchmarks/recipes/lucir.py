@@ -11,7 +11,9 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
+from benchmarks.names import UsageError
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
 
 SMOKE = {
@@ -19,8 +21,11 @@ SMOKE = {
     "network": "small_cnn",
     "train_mb_size": 32,
     "lr": 0.02,
+    "first_lr": None,
     "milestones": (),
 }
+AUTHORS: dict[str, Any] = {"herding": "lucir", "imprint": True}
+BASE_ON_IMAGENET = 10.0
 
 
 @recipe(smoke=SMOKE)
@@ -29,96 +34,55 @@ def lucir_digits(**options: Any) -> Setup:
     return _lucir(**options)
 
 
-@recipe(smoke=SMOKE)
-def lucir_mnist(
-    *,
-    stream: str = "split_mnist",
-    class_order: Literal["natural", "icarl"] | None = "natural",
-    train_epochs: PositiveInt = 1,
-    train_mb_size: PositiveInt = 64,
-    lr: PositiveFloat = 0.01,
-    distillation_weight: NonNegativeFloat = 1.0,
-    imprint: bool = True,
-    balanced_finetuning_epochs: NonNegativeInt = 20,
-    **options: Any,
-) -> Setup:
+@recipe(
+    smoke=SMOKE,
+    stream="split_mnist",
+    class_order="natural",
+    train_epochs=1,
+    train_mb_size=64,
+    lr=0.01,
+    distillation_weight=1.0,
+    imprint=True,
+    balanced_finetuning_epochs=20,
+)
+def lucir_mnist(**options: Any) -> Setup:
     """LUCIR on MNIST: 5 experiences of 2 classes, 1 epoch each.
 
     With one epoch the classifier is what falls behind, hence imprinting and fine-tuning
     on the exemplars; the features hardly drift, hence little distillation.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        lr: Learning rate at the start of each experience.
-        distillation_weight: Base of lambda, the weight of the less-forget loss.
-        imprint: Start the prototypes of new classes at their mean feature.
-        balanced_finetuning_epochs: Passes over the exemplars after each experience.
     """
-    return _lucir(
-        stream=stream,
-        class_order=class_order,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        lr=lr,
-        distillation_weight=distillation_weight,
-        imprint=imprint,
-        balanced_finetuning_epochs=balanced_finetuning_epochs,
-        **options,
-    )
+    return _lucir(**options)
 
 
-@recipe(smoke=SMOKE)
-def lucir_cifar100(
-    *,
-    stream: str = "split_cifar100",
-    n_experiences: PositiveInt | None = 6,
-    first_experience_classes: PositiveInt | None = 50,
-    class_order: Literal["natural", "icarl"] | None = "icarl",
-    network: Network = "resnet32",
-    train_epochs: PositiveInt = 160,
-    train_mb_size: PositiveInt = 128,
-    lr: PositiveFloat = 0.1,
-    weight_decay: NonNegativeFloat = 5e-4,
-    milestones: tuple[PositiveInt, ...] = (80, 120),
-    herding: Literal["without_replacement", "lucir"] = "lucir",
-    imprint: bool = True,
-    **options: Any,
-) -> Setup:
-    """LUCIR on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the authors' options.
+@recipe(smoke=SMOKE, **CIFAR100, **AUTHORS, network="resnet32")
+def lucir_cifar100(**options: Any) -> Setup:
+    """LUCIR on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the authors' options."""
+    return _lucir(**options)
 
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        n_experiences: 6 for 50 + 5x10 classes, 11 for 50 + 10x5, 26 for 50 + 25x2.
-        first_experience_classes: Classes of the first experience.
-        class_order: icarl: that of all papers on this protocol.
-        network: resnet32 is LUCIR's; its descendants CwD and BDR use resnet18.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        lr: Learning rate at the start of each experience.
-        weight_decay: Weight decay of SGD.
-        milestones: Epochs after which the learning rate is divided by ten.
-        herding: How exemplars are chosen; lucir: as in the authors' code.
-        imprint: Start the prototypes of new classes at their mean feature, as the
-            authors' scripts do.
+
+@recipe(smoke=SMOKE, **IMAGENET_SUBSET, **AUTHORS, distillation_weight=BASE_ON_IMAGENET)
+def lucir_imagenet_subset(**options: Any) -> Setup:
+    """LUCIR on ImageNet-Subset: 50 classes, then 5x10, 10x5 or 25x2, as the authors."""
+    return _lucir(**options)
+
+
+@recipe(
+    smoke=SMOKE,
+    **IMAGENET,
+    **AUTHORS,
+    distillation_weight=BASE_ON_IMAGENET,
+    balanced_finetuning_epochs=20,
+)
+def lucir_imagenet(**options: Any) -> Setup:
+    """LUCIR on ImageNet: 500 classes, then 5x100, 10x50 or 25x20, as the authors.
+
+    Here alone their script fine-tunes the classifier on the exemplars.
     """
-    return _lucir(
-        stream=stream,
-        n_experiences=n_experiences,
-        first_experience_classes=first_experience_classes,
-        class_order=class_order,
-        network=network,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        milestones=milestones,
-        herding=herding,
-        imprint=imprint,
-        **options,
-    )
+    return _lucir(**options)
+
+
+for _base in (lucir_cifar100, lucir_imagenet_subset, lucir_imagenet):
+    rows(_base, "lucir", "LUCIR")
 
 
 def _lucir(**options: Any) -> Setup:
@@ -141,6 +105,7 @@ def lucir_options(
     n_negatives: PositiveInt = 2,
     imprint: bool = False,
     balanced_finetuning_epochs: NonNegativeInt = 0,
+    first_lr: PositiveFloat | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     channels_last: bool = False,
     compile: bool = False,
@@ -159,8 +124,10 @@ def lucir_options(
         margin: Margin between them, in units of the cosine.
         margin_weight: Weight of that loss.
         n_negatives: Number of new classes that each exemplar is compared with.
-        imprint: Start the prototypes of new classes at their mean feature.
+        imprint: Start the prototypes of new classes at their mean feature, as the
+            authors' scripts do; CwD and BDR do not.
         balanced_finetuning_epochs: Passes over the exemplars after each experience.
+        first_lr: Learning rate at the start of the first experience; null: lr.
         precision: bfloat16 trains under autocast.
         channels_last: Keep images and convolutions in this memory format.
         compile: Compile the network.
@@ -171,6 +138,11 @@ def lucir_options(
     method = {k: v for k, v in locals().items() if k != "frame"}
     if memory_size is not None:
         method["exemplars_per_class"] = None
+    if first_lr is not None and not frame.get("milestones"):
+        raise UsageError(
+            f"first_lr is {first_lr} without milestones; wanted some: their schedule is "
+            "what sets lr anew"
+        )
     return Frame(**frame), method
 
 
@@ -180,11 +152,12 @@ def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
     Args:
         strategy: Its name in `avalanche_ext.strategies`.
         frame: All but the method.
-        method: Arguments of the strategy.
+        method: Arguments of the strategy, and ``first_lr``.
 
     Returns:
         What the recipe returns.
     """
+    arguments = {name: value for name, value in method.items() if name != "first_lr"}
 
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
         from avalanche_ext import strategies
@@ -193,6 +166,9 @@ def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
         extractor = frame.make_feature_extractor()
         model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
         optimizer, schedule = frame.make_optimizer(model)
+        if method["first_lr"] is not None:  # the schedule keeps lr for the next ones
+            for group in optimizer.param_groups:
+                group["lr"] = method["first_lr"]
         return getattr(strategies, strategy)(  # type: ignore[no-any-return]
             model=model,
             optimizer=optimizer,
@@ -201,7 +177,7 @@ def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
             evaluator=evaluator,
             device=device,
             **frame.template_options(),
-            **method,
+            **arguments,
         )
 
     total, each = method["memory_size"], method["exemplars_per_class"]

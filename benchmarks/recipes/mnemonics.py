@@ -12,8 +12,11 @@ from jsonargparse.typing import (
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
+from benchmarks.recipes.lucir import BASE_ON_IMAGENET
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+from benchmarks.streams import STREAMS
 
 SMOKE = {
     **SMOKE_FRAME,
@@ -28,105 +31,101 @@ SMOKE = {
 }
 
 
-@recipe(smoke=SMOKE)
-def mnemonics_digits(
-    *,
-    outer_steps: PositiveInt | None = 5,
-    inner_steps: PositiveInt | None = 3,
-    **options: Any,
-) -> Setup:
-    """Mnemonics on scikit-learn's digits: 5 experiences of 2 classes, no download.
-
-    Args:
-        outer_steps: Steps on the exemplars after each experience.
-        inner_steps: Steps of the model on all exemplars within each of them.
-    """
-    return _mnemonics(outer_steps=outer_steps, inner_steps=inner_steps, **options)
+@recipe(smoke=SMOKE, outer_steps=5, inner_steps=3)
+def mnemonics_digits(**options: Any) -> Setup:
+    """Mnemonics on scikit-learn's digits: 5 experiences of 2 classes, no download."""
+    return _mnemonics(**options)
 
 
-@recipe(smoke=SMOKE)
-def mnemonics_mnist(
-    *,
-    stream: str = "split_mnist",
-    class_order: Literal["natural", "icarl"] | None = "natural",
-    train_epochs: PositiveInt = 1,
-    train_mb_size: PositiveInt = 64,
-    exemplars_per_class: PositiveInt = 5,
-    outer_steps: PositiveInt | None = 50,
-    inner_steps: PositiveInt | None = 5,
-    **options: Any,
-) -> Setup:
-    """Mnemonics on MNIST: 5 experiences of 2 classes, 1 epoch each.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        exemplars_per_class: Exemplars kept of each class.
-        outer_steps: Steps on the exemplars after each experience.
-        inner_steps: Steps of the model on all exemplars within each of them.
-    """
-    return _mnemonics(
-        stream=stream,
-        class_order=class_order,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        exemplars_per_class=exemplars_per_class,
-        outer_steps=outer_steps,
-        inner_steps=inner_steps,
-        **options,
-    )
+@recipe(
+    smoke=SMOKE,
+    stream="split_mnist",
+    class_order="natural",
+    train_epochs=1,
+    train_mb_size=64,
+    exemplars_per_class=5,
+    outer_steps=50,
+    inner_steps=5,
+)
+def mnemonics_mnist(**options: Any) -> Setup:
+    """Mnemonics on MNIST: 5 experiences of 2 classes, 1 epoch each."""
+    return _mnemonics(**options)
 
 
-@recipe(smoke=SMOKE)
-def mnemonics_cifar100(
-    *,
-    stream: str = "split_cifar100",
-    n_experiences: PositiveInt | None = 6,
-    first_experience_classes: PositiveInt | None = 50,
-    class_order: Literal["natural", "icarl"] | None = "icarl",
-    network: Network = "resnet32",
-    train_epochs: PositiveInt = 160,
-    train_mb_size: PositiveInt = 128,
-    lr: PositiveFloat = 0.1,
-    weight_decay: NonNegativeFloat = 5e-4,
-    milestones: tuple[PositiveInt, ...] = (80, 120),
-    optimization: Literal["fast", "paper", "released"] | None = "paper",
-    **options: Any,
-) -> Setup:
+@recipe(smoke=SMOKE, **CIFAR100, network="resnet32", optimization="paper")
+def mnemonics_cifar100(**options: Any) -> Setup:
     """Mnemonics on CIFAR-100: 50 classes, then 5x10, 10x5 or 25x2; the paper's options.
 
     With them one step on 1,000 exemplars costs as much as 50 epochs over them, four or
-    five times over: hours on a GPU. --optimization fast is a matter of minutes.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        n_experiences: 6 for 50 + 5x10 classes, 11 for 50 + 10x5, 26 for 50 + 25x2.
-        first_experience_classes: Classes of the first experience.
-        class_order: icarl: that of all papers on this protocol.
-        network: resnet32 is the paper's.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        lr: Learning rate at the start of each experience.
-        weight_decay: Weight decay of SGD.
-        milestones: Epochs after which the learning rate is divided by ten.
-        optimization: Setting of the optimisation; null: exemplars stay as selected.
+    five times over: hours on a GPU. --optimization fast is a matter of minutes. The
+    released code has 2,000 exemplars in all, `--memory_size 2000`, the paper 20 a class.
     """
-    return _mnemonics(
-        stream=stream,
-        n_experiences=n_experiences,
-        first_experience_classes=first_experience_classes,
-        class_order=class_order,
-        network=network,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        milestones=milestones,
-        optimization=optimization,
-        **options,
-    )
+    return _mnemonics(**options)
+
+
+@recipe(
+    smoke=SMOKE,
+    **IMAGENET_SUBSET,
+    optimization="paper",
+    distillation_weight=BASE_ON_IMAGENET,
+)
+def mnemonics_imagenet_subset(**options: Any) -> Setup:
+    """Mnemonics on ImageNet-Subset: 50 classes, then 5x10, 10x5 or 25x2, as the paper.
+
+    Exemplars are pixels to be learned: 0.6 MB each, a quarter with `--storage_dtype
+    uint8`.
+    """
+    return _mnemonics(**options)
+
+
+@recipe(
+    smoke=SMOKE,
+    **IMAGENET,
+    optimization="paper",
+    distillation_weight=BASE_ON_IMAGENET,
+)
+def mnemonics_imagenet(**options: Any) -> Setup:
+    """Mnemonics on ImageNet: 500 classes, then 5x100, 10x50 or 25x20, as the paper.
+
+    20,000 exemplars of 0.6 MB, a quarter with `--storage_dtype uint8`.
+    """
+    return _mnemonics(**options)
+
+
+# One run makes both of the paper's rows with the old distillation: with `--metrics
+# nearest_exemplar_mean` an LwF row tells the accuracies of the iCaRL row as well.
+_LWF = {"distillation": "icarl", "distillation_weight": None}
+_ICARL = {**_LWF, "predict": "nearest_mean"}
+_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mnemonics": ("Mnemonics", {}),
+    "mnemonics_lwf": ("Mnemonics with iCaRL's loss, linear (LwF),", _LWF),
+    "mnemonics_icarl": ("Mnemonics with iCaRL's loss and nearest means", _ICARL),
+}
+for _base in (mnemonics_cifar100, mnemonics_imagenet_subset, mnemonics_imagenet):
+    for _method, (_title, _options) in _METHODS.items():
+        rows(_base, _method, _title, **_options)
+
+# What the released code compares with: herded exemplars that stay as they are.
+_BASELINE = {
+    "selection": "herding",
+    "optimization": None,
+    "weight_transfer": False,
+    "finetuning_epochs": 0,
+}
+rows(
+    mnemonics_cifar100,
+    "mnemonics_lwf_baseline",
+    "LwF in Mnemonics' release",
+    **_LWF,
+    **_BASELINE,
+)
+rows(
+    mnemonics_cifar100,
+    "mnemonics_icarl_baseline",
+    "iCaRL in Mnemonics' release",
+    **_ICARL,
+    **_BASELINE,
+)
 
 
 def _mnemonics(
@@ -222,11 +221,15 @@ def _mnemonics(
     if adjust_old is not None:
         changes["adjust_old"] = "sequential" if adjust_old else None
     protocol = Frame(**frame)
+    info = STREAMS[protocol.stream]
+    # exemplars have their final size: what is cut out of larger images has to be named
+    resized = "resized" in info.augmentation
 
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
         from avalanche_ext.buffers import MnemonicsOptimizer
         from avalanche_ext.models import CosineClassifier, FeatureClassifier
         from avalanche_ext.strategies import Mnemonics
+        from benchmarks.stream_transforms import augmentation
 
         extractor = protocol.make_feature_extractor()
         model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))
@@ -238,6 +241,7 @@ def _mnemonics(
             model=model,
             optimizer=optimizer,
             optimization=setting,
+            buffer_transform=augmentation(info) if resized else "auto",
             plugins=schedule,
             memory_resident=protocol.memory_resident,
             evaluator=evaluator,

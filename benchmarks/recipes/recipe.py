@@ -103,6 +103,8 @@ class Setup:
             table of results puts the run.
         memory: What the method remembers, in a few words: exemplars, usually.
         make_strategy: Builds the strategy; imports torch and Avalanche itself.
+        train_options: Arguments of each ``strategy.train()``, e.g. ``num_workers``.
+        eval_options: Arguments of each ``strategy.eval()``.
     """
 
     stream: str
@@ -110,6 +112,8 @@ class Setup:
     setting: str
     memory: str
     make_strategy: MakeStrategy
+    train_options: Mapping[str, Any] = field(default_factory=dict)
+    eval_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +158,13 @@ RECIPES: dict[str, Recipe] = {}
 
 
 def recipe(
-    *, smoke: Mapping[str, Any]
+    *, smoke: Mapping[str, Any], **defaults: Any
 ) -> Callable[[Callable[..., Setup]], Callable[..., Setup]]:
     """Register a recipe under its function's name.
 
     Args:
         smoke: Options of the ``--smoke`` size.
+        **defaults: Options that differ from the defaults of the function's signature.
 
     Returns:
         The decorator, which gives the function back unchanged.
@@ -170,7 +175,12 @@ def recipe(
         summary = (getdoc(function) or "").split("\n", 1)[0]
         _register(
             Recipe(
-                name=name, function=function, smoke=smoke, base=name, summary=summary
+                name=name,
+                function=function,
+                smoke=smoke,
+                base=name,
+                summary=summary,
+                defaults=defaults,
             )
         )
         return function

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame, Network
-from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.recipe import (
+    RECIPES,
+    Device,
+    Evaluator,
+    Setup,
+    Strategy,
+    recipe,
+    row,
+)
+from benchmarks.stream_fields import Augmentation
 from benchmarks.streams import STREAMS
 
 SMOKE = {
@@ -26,86 +35,92 @@ SMOKE = {
     "lr": 0.05,
     "momentum": 0.9,
     "milestones": (),
+    "augmentation": None,
+    "normalize": True,
 }
+#: Of the authors' command line; the figures are from notebooks whose command is unknown.
+AUTHORS: dict[str, Any] = {
+    "class_order": "natural",
+    "network": "resnet18_imagenet",
+    "train_epochs": 200,
+    "train_mb_size": 512,
+    "lr": 0.1,
+    "momentum": 0.0,
+    "plateau_patience": 5,
+    "evaluate_unpruned_first": True,
+}
+RESIZED_CROP = "random resized crop to 32x32 after padding by 4, horizontal flip"
 
 
-@recipe(smoke=SMOKE)
-def rerelrp_digits(*, acc_drop: NonNegativeFloat = 5.0, **options: Any) -> Setup:
+@recipe(smoke=SMOKE, acc_drop=5.0)
+def rerelrp_digits(**options: Any) -> Setup:
     """ReReLRP on scikit-learn's digits: 5 experiences of 2 classes, no download.
 
-    Args:
-        acc_drop: Points of accuracy that pruning may cost; one of about 28 validation
-            images is 3.6 points.
+    Pruning may cost 5 points: one of about 28 validation images is 3.6 points.
     """
-    return _rerelrp(acc_drop=acc_drop, **options)
+    return _rerelrp(**options)
 
 
-@recipe(smoke=SMOKE)
-def rerelrp_mnist(
-    *,
-    stream: str = "split_mnist",
-    class_order: Literal["natural", "icarl"] | None = "natural",
-    feature_size: PositiveInt = 256,
-    train_epochs: PositiveInt = 2,
-    train_mb_size: PositiveInt = 64,
-    **options: Any,
-) -> Setup:
-    """ReReLRP on MNIST: 5 experiences of 2 classes, a small CNN.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
-        feature_size: Number of features.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-    """
-    return _rerelrp(
-        stream=stream,
-        class_order=class_order,
-        feature_size=feature_size,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        **options,
-    )
+@recipe(
+    smoke=SMOKE,
+    stream="split_mnist",
+    class_order="natural",
+    feature_size=256,
+    train_epochs=2,
+    train_mb_size=64,
+)
+def rerelrp_mnist(**options: Any) -> Setup:
+    """ReReLRP on MNIST: 5 experiences of 2 classes, a small CNN."""
+    return _rerelrp(**options)
 
 
-@recipe(smoke=SMOKE)
-def rerelrp_cifar10(
-    *,
-    stream: str = "split_cifar10",
-    class_order: Literal["natural", "icarl"] | None = "natural",
-    network: Network = "resnet18",
-    train_epochs: PositiveInt = 200,
-    train_mb_size: PositiveInt = 512,
-    lr: PositiveFloat = 0.1,
-    momentum: ClosedUnitInterval = 0.0,
-    **options: Any,
-) -> Setup:
+@recipe(smoke=SMOKE, stream="split_cifar10", augmentation=RESIZED_CROP, **AUTHORS)
+def rerelrp_cifar10(**options: Any) -> Setup:
     """ReReLRP on CIFAR-10: 5 experiences of 2 classes, the authors' command line.
 
-    Which network and acc_drop belong to the published figures is not known, and of
-    three learning rates, 0.1, 0.05 and 0.01, the best on the test images was reported.
-    The authors divide the rate by 3 after 5 epochs without a better validation loss;
-    here it stays, or falls at --milestones.
-
-    Args:
-        stream: Name of the stream; the command `list` shows them.
-        class_order: natural: 0 and 1 first, then 2 and 3, and so on.
-        network: resnet18 is the authors' default.
-        train_epochs: Passes over each experience.
-        train_mb_size: Images of a mini-batch.
-        lr: Learning rate at the start of each experience.
-        momentum: Momentum of SGD.
+    What is known: classes in their natural order, a tenth of each held back, batches
+    of 512, up to 200 epochs, the schedule by the loss on held-back data, crops; after
+    the first experience the unpruned network was evaluated, which is where all
+    task-aware forgetting of the published figures comes from. Of three rates, 0.1, 0.05
+    and 0.01, the one best on the test images was reported, for each seed; here it is
+    0.1. What is not known: acc_drop (1 by default, 5 and 15 were tried), and the
+    network of most rows. ResNet-18 is the authors' default, torchvision's since their
+    code knows no other; VGG11 is in their script for PathMNIST; images of one channel
+    need LeNet. The network here has no activation before its classifier. Their gradients
+    were clipped at a norm of 10,000, which only a diverging run has. Images of SVHN,
+    CIFAR and Tiny-ImageNet are normalised as those of the streams here; those of
+    FashionMNIST and MedMNIST are not normalised, as in their code.
     """
-    return _rerelrp(
-        stream=stream,
-        class_order=class_order,
-        network=network,
-        train_epochs=train_epochs,
-        train_mb_size=train_mb_size,
-        lr=lr,
-        momentum=momentum,
-        **options,
+    return _rerelrp(**options)
+
+
+#: The other data sets, by the names of the rows and in words.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fmnist": ("FashionMNIST: 5 x 2", {"network": "lenet", "normalize": False}),
+    "emnist": ("EMNIST letters: 13 x 2", {"network": "lenet"}),
+    "svhn": ("SVHN: 5 x 2", {}),
+    "cifar100": ("CIFAR-100: 10 x 10", {"augmentation": RESIZED_CROP}),
+    "tiny_imagenet": ("Tiny-ImageNet: 5 x 40", {"n_experiences": 5}),
+    "pathmnist": (
+        "PathMNIST: 3, then 3 x 2",
+        {"network": "vgg11", "normalize": False, "reference_per_class": 132},
+    ),
+    "bloodmnist": ("BloodMNIST: 4 x 2", {"normalize": False}),
+}
+for _name, (_title, _options) in ROWS.items():
+    row(
+        rerelrp_cifar10,
+        f"rerelrp_{_name}",
+        f"ReReLRP on {_title} classes, as the authors.",
+        **{"stream": f"split_{_name}", "augmentation": None, **_options},
+    )
+for _name in ("cifar10", *ROWS):
+    _base = RECIPES[f"rerelrp_{_name}"]
+    row(
+        rerelrp_cifar10,
+        f"rerelrp_{_name}_task_aware",
+        f"rerelrp_{_name}, with the experience of each test image known.",
+        **{**_base.defaults, "eval_mode": "task_aware"},
     )
 
 
@@ -131,6 +146,9 @@ def _rerelrp(
     class_weight: Literal["balanced"] | None = None,
     table: Literal["balanced", "code"] = "balanced",
     eval_mode: Literal["task_agnostic", "task_aware"] = "task_agnostic",
+    plateau_patience: PositiveInt | None = None,
+    augmentation: Augmentation | None = None,
+    normalize: bool = True,
     **frame: Any,
 ) -> Setup:
     """Set up ReReLRP.
@@ -156,12 +174,23 @@ def _rerelrp(
         class_weight: Of the forests.
         table: code reproduces the published code.
         eval_mode: task_aware predicts with the experience known.
+        plateau_patience: Epochs without a lower loss on the held-back data after which
+            the learning rate is divided by 3, from the best weights on; below 0.0001
+            the experience ends. null: no such schedule.
+        augmentation: Random transforms of training images; null: those of the stream.
+        normalize: Normalise mean and standard deviation of the images.
     """
-    method = {k: v for k, v in locals().items() if k != "frame"}
+    others = ("plateau_patience", "augmentation", "normalize", "frame")
+    method = {k: v for k, v in locals().items() if k not in (*others, "others")}
     protocol = Frame(**frame)
     if protocol.task_labels:
         raise UsageError(
             "task_labels is True; wanted False: ReReLRP has one head for all classes"
+        )
+    if plateau_patience is not None and protocol.milestones:
+        raise UsageError(
+            f"milestones are {protocol.milestones} and plateau_patience is "
+            f"{plateau_patience}; wanted one schedule: no milestones, or null"
         )
 
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
@@ -169,7 +198,7 @@ def _rerelrp(
 
         model = protocol.make_linear_model()
         optimizer, schedule = protocol.make_optimizer(model)
-        return ReReLRP(
+        strategy = ReReLRP(
             model=model,
             optimizer=optimizer,
             input_shape=STREAMS[protocol.stream].image_shape,
@@ -180,6 +209,27 @@ def _rerelrp(
             **protocol.template_options(),
             **method,
         )
+        if plateau_patience is not None:
+            _follow_validation(strategy, plateau_patience)
+        return strategy
 
     memory = f"{features} relevances of {reference_per_class} images a class, forests"
-    return protocol.setup(make_strategy, memory=memory)
+    setup = protocol.setup(make_strategy, memory=memory)
+    images = {"augment": augmentation or True, "normalize": normalize}
+    return replace(setup, stream_options={**setup.stream_options, **images})
+
+
+def _follow_validation(strategy: Strategy, patience: int) -> None:
+    """Let the data that pruning is judged on govern the learning rate, too."""
+    from avalanche_ext.plugins import RelevanceFreezingPlugin
+    from benchmarks.plateau import PlateauPlugin
+
+    [freezing] = (p for p in strategy.plugins if isinstance(p, RelevanceFreezingPlugin))
+    plateau = PlateauPlugin(
+        freezing.validation,
+        factor=1 / 3,
+        patience=patience,
+        min_lr=1e-4,
+        back_to_best=True,
+    )
+    strategy.plugins.insert(0, plateau)  # before pruning looks at the weights

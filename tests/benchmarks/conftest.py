@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 from fake_data import lay
-from torchvision.datasets import cifar, omniglot
+from torchvision.datasets import cifar, omniglot, svhn
 
 from benchmarks.stream_info import STREAMS
 
@@ -14,7 +14,7 @@ from benchmarks.stream_info import STREAMS
 @pytest.fixture
 def fake_files(monkeypatch):
     """Fake files pass for the real ones; whatever opens a URL fails the test."""
-    for module in (cifar, omniglot):
+    for module in (cifar, omniglot, svhn):
         monkeypatch.setattr(module, "check_integrity", lambda path, md5=None: True)
 
     def fail(*_, **__):

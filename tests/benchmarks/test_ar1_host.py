@@ -114,7 +114,7 @@ def test_normalisation_that_avalanche_would_overlook_is_refused():
     ("options", "message"),
     [
         (["--latent_layer", "conv9"], "latent_layer is 'conv9'; wanted one of conv1, "),
-        (["--network", "small_cnn"], "wanted one of a network with named layers"),
+        (["--network", "small_cnn"], "network is small_cnn; wanted mobilenet"),
         (["--optimizer", "adam"], "optimizer adam"),
     ],
 )

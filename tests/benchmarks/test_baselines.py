@@ -1,4 +1,4 @@
-"""Avalanche's LwF and iCaRL as recipes."""
+"""Avalanche's own strategies as recipes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from avalanche.models import IncrementalClassifier
 from avalanche.training.templates import SupervisedTemplate
 from fake_data import lay
 
+from avalanche_ext.plugins import MirrorTestPlugin
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.stream_build import augmentation
+from benchmarks.stream_transforms import augmentation
 from benchmarks.streams import STREAMS, make_stream
 
 
@@ -27,11 +28,21 @@ def strategy_of(recipe, **options):
     return setup.make_strategy(evaluator=None, device=torch.device("cpu"))
 
 
-@pytest.mark.parametrize("recipe", ["lwf", "icarl"])
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("lwf", []),
+        ("icarl", ["--memory_bytes", "9000"]),
+        ("joint", []),
+        ("joint", ["--fresh_weights", "true"]),
+        ("der", []),
+    ],
+)
 def test_stopped_in_the_middle_and_resumed_equals_never_stopped(
-    recipe, tmp_path, monkeypatch
+    recipe, options, tmp_path, monkeypatch
 ):
-    run = ["run", recipe, "--smoke", "--loggers", "text"]
+    run = ["run", recipe, "--smoke", "--loggers", "text", *options]
+    run += ["--images_per_class", "60", "--threads", "1"]
     full, parts = tmp_path / "full", tmp_path / "parts"
     assert main([*run, "--out", str(full)]) == 0
     step = SupervisedTemplate.optimizer_step
@@ -120,13 +131,54 @@ def test_options_of_lwf_reach_its_loss():
     assert not torch.equal(weights[0], weights[3])
 
 
-@pytest.mark.parametrize("recipe", ["lwf", "icarl"])
+@pytest.mark.parametrize("recipe", ["lwf", "icarl", "der", "avalanche_ar1"])
 def test_task_labels_are_refused(recipe):
     with pytest.raises(UsageError, match="task_labels is True; wanted False"):
-        RECIPES[recipe].function(task_labels=True)
+        RECIPES[recipe].setup(task_labels=True)
 
 
-@pytest.mark.parametrize("stream", ["mnist_nic", "core50_nicv2_391", "image_folder"])
-def test_icarl_refuses_streams_it_cannot_learn(stream):
-    with pytest.raises(UsageError, match=f"stream is {stream}; wanted one whose"):
-        RECIPES["icarl"].function(stream=stream)
+@pytest.mark.parametrize(
+    ("recipe", "stream"),
+    [
+        *(("icarl", s) for s in ("mnist_nic", "core50_nicv2_391", "image_folder")),
+        ("der", "image_folder"),
+        ("avalanche_ar1", "image_folder"),
+    ],
+)
+def test_streams_that_a_strategy_cannot_learn_are_refused(recipe, stream):
+    with pytest.raises(UsageError, match=f"stream is {stream}.*; wanted"):
+        RECIPES[recipe].setup(stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "small_cnn"}, "network is small_cnn; wanted mobilenet"),
+        ({"optimizer": "adam"}, "optimizer adam, .*sgd and none"),
+        ({"milestones": (2,)}, r"milestones \[2\]; wanted"),
+        ({"memory_size": 31}, "memory_size is 31; wanted at least .* is 32"),
+    ],
+)
+def test_avalanches_ar1_refuses_what_it_cannot_do(options, message):
+    with pytest.raises(UsageError, match=message):
+        RECIPES["avalanche_ar1"].setup(**options)
+
+
+@pytest.mark.parametrize("recipe", ["joint", "icarl", "der", "avalanche_ar1"])
+def test_the_test_of_the_frame_reaches_the_strategy(recipe):
+    plugins = strategy_of(recipe, mirror_test=True).plugins
+    assert sum(type(plugin) is MirrorTestPlugin for plugin in plugins) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stream"),
+    [
+        *((r, "core50_mini_nicv2_79") for r in ("joint", "replay", "lwf", "der")),
+        *((r, "image_folder") for r in ("joint", "replay")),
+    ],
+)
+def test_classes_may_come_back_and_images_be_files(recipe, stream, tmp_path, data):
+    here = ["--stream", stream, "--dataset-root", str(data(stream))]
+    small = ["--n_experiences", "2", "--train_epochs", "1", "--out", str(tmp_path)]
+    assert main(["run", recipe, *here, *small, "--stream_seed", "3"]) == 0
+    assert record(tmp_path / recipe / "0")["finished"]

@@ -152,7 +152,8 @@ def test_latent_replay_goes_from_file_lists_to_results(stream, more, tmp_path):
     lay_core50(tmp_path / "data", "nicv2_391", run=2, size=size)
     words = (
         "run ar1_star_core50 --train_epochs 1 --train_mb_size 8 --memory_size 12 "
-        "--n_experiences 3 --stream_seed 2 --eval-every 3 --threads 1 --device cpu"
+        "--n_experiences 3 --stream_seed 2 --eval-every 3 --threads 1 --device cpu "
+        "--weights null"
     )
     places = ["--dataset-root", str(tmp_path / "data"), "--out", str(tmp_path)]
     assert main([*words.split(), "--stream", stream, *more, *places]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.request
 from urllib.error import URLError
 
@@ -78,6 +79,67 @@ def test_omniglot_trains_and_tests_on_the_same_characters(data):
     for train, test in experiences:
         assert len(train.dataset) == len(test.dataset) == 241  # one drawing of each
         assert set(train.dataset.targets) == set(test.dataset.targets)
+
+
+def test_letters_stand_upright_and_a_is_class_0(data):
+    benchmark = make_stream(
+        "split_emnist",
+        class_order="natural",
+        normalize=False,
+        dataset_root=data("split_emnist"),
+    )
+    image, label, _ = benchmark.train_stream[0].dataset[0]
+    assert label == 0 and image[0, :, 0].min() == 1 and image[0, :, 1:].max() == 0
+
+
+def test_house_numbers_keep_their_colours_and_0_is_class_0(data):
+    benchmark = make_stream(
+        "split_svhn",
+        class_order="natural",
+        normalize=False,
+        dataset_root=data("split_svhn"),
+    )
+    for experience in benchmark.train_stream:
+        for image, label, _ in experience.dataset:
+            red, green, blue = (255 * image).round().amax((1, 2)).tolist()
+            assert (red, green, blue) == (label or 10, 0, 0)
+
+
+def test_images_of_medmnist_have_a_border_and_tissues_come_in_unequal_parts(data):
+    options = {"class_order": "natural", "normalize": False}
+    root = data("split_pathmnist")
+    benchmark = make_stream("split_pathmnist", dataset_root=root, **options)
+    sizes = [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+    assert sizes == [[0, 1, 2], [3, 4], [5, 6], [7, 8]]
+    image = benchmark.test_stream[0].dataset[0][0]
+    assert image[:, 2:30, 2:30].min() == 1 and image.sum() == 3 * 28**2
+    equal = make_stream("split_pathmnist", n_experiences=3, dataset_root=root)
+    assert equal.n_classes_per_exp == [3, 3, 3]
+
+
+def test_medmnist_says_how_to_install_it(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "medmnist", None)
+    with pytest.raises(UsageError, match=r"medmnist.*not installed.*pip install"):
+        make_stream("split_bloodmnist", dataset_root=data("split_bloodmnist"))
+
+
+def test_augmentation_may_be_that_of_another_name(data):
+    name = "random resized crop to 32x32 after padding by 4, horizontal flip"
+    root = data("split_cifar10")
+    benchmark = make_stream("split_cifar10", augment=name, dataset_root=root)
+    train = benchmark.train_stream[0].dataset
+    start = train[0][0]
+    assert start.shape == (3, 32, 32)
+    assert not all(torch.equal(x, start) for x, *_ in train)
+    plain = benchmark.test_stream[0].dataset[0][0]
+    assert all(torch.equal(x, plain) for x, *_ in train.eval())
+    assert len(plain.unique()) == 3  # one shade a channel
+
+
+@pytest.mark.parametrize("name", ["horizontal flop", "random 32x32 crop after padding"])
+def test_augmentation_of_no_name_or_another_size_is_refused(name):
+    with pytest.raises(UsageError, match=f"augment is '{name}'.*horizontal flip"):
+        make_stream("split_fmnist", augment=name)
 
 
 def test_folders_are_classes_and_images_are_resized(data):

@@ -66,11 +66,23 @@ def test_the_draw_follows_its_generator_and_leaves_torchs_own_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_whoever_comes_second_gets_the_same_until_they_are_released():
+    first, second = toy_benchmark().train_stream[:2]
+    shared, strategy = HeldBack(0.25), adapted(first)
+    held, left = shared.take(strategy), strategy.adapted_dataset
+    assert shared.take(strategy) is held and strategy.adapted_dataset is left
+    again = shared.take(adapted(first))  # the experience comes back
+    assert len(again) == len(held) and images(again) != images(held)
+    assert labels(shared.take(adapted(second))) == [2] * 6 + [3] * 6
+    shared.release()
+    assert shared._taken is None
+
+
 @pytest.mark.parametrize("fraction", [0, 0.01])
 def test_where_none_are_held_back_all_are_used_with_a_warning(fraction):
     experience = toy_benchmark().train_stream[0]
     strategy = adapted(experience)
-    message = f"^validation_fraction {fraction} of 48 samples are none: pruning is"
+    message = f"^validation_fraction {fraction} of 48 samples are none: training"
     with pytest.warns(UserWarning, match=message):
         held = HeldBack(fraction).take(strategy)
     assert images(held) == images(experience.dataset)

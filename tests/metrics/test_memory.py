@@ -13,19 +13,22 @@ from avalanche.training.plugins import (
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
-from avalanche.training.supervised import Naive
+from avalanche.training.supervised import DER, Cumulative, Naive
+from avalanche.training.supervised.icarl import _ICaRLPlugin
 from cases import SIDE, toy_benchmark
 from torch import nn
 
 from avalanche_ext.metrics.memory import MemoryBytes, memory_bytes
+from avalanche_ext.models import CosineClassifier, FeatureClassifier
+from avalanche_ext.strategies import LUCIR
 
 IMAGE = 4 * SIDE * SIDE  # the toy images are floats
 
 
-def trained(*plugins, experiences=2, **options):
+def trained(*plugins, experiences=2, strategy=Naive, **options):
     """A strategy after some experiences, its model's bytes, the last results."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 6), nn.BatchNorm1d(6))
-    strategy = Naive(
+    strategy = strategy(
         model=model,
         optimizer=torch.optim.Adam(model.parameters()),
         criterion=nn.CrossEntropyLoss(),
@@ -79,6 +82,36 @@ def test_a_frozen_copy_counts_with_its_buffers():
 def test_tensors_below_a_plugin_count():
     strategy, parameters, _ = trained(SynapticIntelligencePlugin(si_lambda=1.0))
     assert memory_bytes(strategy)["tensors"] >= 4 * parameters
+
+
+def test_a_memory_in_the_strategy_itself_counts_with_what_is_stored_beside():
+    strategy, _, _ = trained(strategy=DER, mem_size=12)
+    assert memory_bytes(strategy) == {"exemplars": 12 * IMAGE, "logits": 12 * 4 * 6}
+
+
+def test_all_data_so_far_count():
+    images = [len(e.dataset) for e in toy_benchmark().train_stream[:2]]
+    strategy, _, results = trained(strategy=Cumulative)
+    assert memory_bytes(strategy) == {"exemplars": sum(images) * IMAGE}
+    assert results["Memory_Bytes/train_phase/train_stream/total"] == sum(images) * IMAGE
+
+
+def test_the_buffer_of_a_strategy_of_this_package_counts_once():
+    model = FeatureClassifier(nn.Flatten(), CosineClassifier(SIDE * SIDE))
+    options = {"exemplars_per_class": 3, "train_mb_size": 16}
+    strategy = LUCIR(
+        model=model, optimizer=torch.optim.SGD(model.parameters()), **options
+    )
+    strategy.train(toy_benchmark().train_stream[:2])
+    assert memory_bytes(strategy)["exemplars"] == 4 * 3 * IMAGE
+
+
+def test_the_floats_of_icarl_count_as_the_pixels_they_are_made_of():
+    plugin = _ICaRLPlugin(8)
+    plugin.x_memory = [torch.zeros(3, 1, 5, 5), torch.zeros(2, 1, 5, 5)]
+    strategy, _, _ = trained()
+    strategy.plugins.insert(0, plugin)
+    assert memory_bytes(strategy) == {"exemplars": 5 * 25}
 
 
 class Keeps(SupervisedPlugin):

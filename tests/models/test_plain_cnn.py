@@ -9,9 +9,11 @@ from torch import nn
 from avalanche_ext.models import (
     MLP,
     CifarNet,
+    LeNet,
     TaskClassifier,
     TaskIncrementalClassifier,
     TinyVGG,
+    vgg11,
 )
 
 
@@ -35,11 +37,24 @@ def test_tinyvgg_with_200_classes_has_the_widths_of_the_paper():
     assert n_parameters(model) == convolutions + linears
 
 
+def test_lenet_and_vgg11_have_the_parameters_everybody_counts():
+    assert n_parameters(nn.Sequential(LeNet(), nn.Linear(84, 10))) == 44_426
+    with torch.device("meta"):
+        model = nn.Sequential(vgg11(), nn.Linear(4096, 1000))
+        assert n_parameters(vgg11(1)) == n_parameters(vgg11()) - 2 * 9 * 64
+    assert n_parameters(model) == 132_863_336
+    assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 1000)
+    assert model[0].feature_size == 4096
+
+
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
         (CifarNet(), (3, 32, 32)),
         (CifarNet(1), (1, 32, 32)),
+        (LeNet(), (1, 28, 28)),
+        (LeNet(3, 32), (3, 32, 32)),
+        (LeNet(1, 16), (1, 16, 16)),
         (TinyVGG(), (3, 64, 64)),
         (MLP(36, 7), (1, 6, 6)),
     ],
@@ -63,6 +78,8 @@ def test_cifarnet_drops_units_in_training_only(rng):
     [
         (lambda: CifarNet(0), "in_channels is 0"),
         (lambda: TinyVGG(1.5), "in_channels is 1.5"),
+        (lambda: LeNet(1, 15), "image_size is 15"),
+        (lambda: vgg11(0), "in_channels is 0"),
         (lambda: MLP(0), "in_features is 0"),
         (lambda: MLP(4, 0), "feature_size is 0"),
     ],

@@ -131,7 +131,7 @@ class Shuffle(SupervisedPlugin):
 def test_a_plugin_before_it_that_reorders_data_is_told():
     strategy, _ = hosted(before=[Shuffle()])
     with pytest.raises(
-        ValueError, match="wanted RelevanceFreezingPlugin listed before"
+        ValueError, match="wanted the plugin that holds data back listed before"
     ):
         strategy.train(stream_of().train_stream[0])
 
