@@ -9,6 +9,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
 from benchmarks.recipes.lucir import (
     BASE_ON_IMAGENET,
+    MNIST,
     SMOKE,
     lucir_options,
     lucir_setup,
@@ -19,6 +20,12 @@ from benchmarks.recipes.recipe import Setup, recipe
 @recipe(smoke=SMOKE)
 def bdr_digits(**options: Any) -> Setup:
     """BDR on scikit-learn's digits: 5 experiences of 2 classes, no download."""
+    return _bdr(**options)
+
+
+@recipe(smoke=SMOKE, **MNIST)
+def bdr_mnist(**options: Any) -> Setup:
+    """BDR on MNIST: 5 experiences of 2 classes, 1 epoch each; see lucir_mnist."""
     return _bdr(**options)
 
 

@@ -26,6 +26,16 @@ SMOKE = {
 }
 AUTHORS: dict[str, Any] = {"herding": "lucir", "imprint": True}
 BASE_ON_IMAGENET = 10.0
+MNIST: dict[str, Any] = {
+    "stream": "split_mnist",
+    "class_order": "natural",
+    "train_epochs": 1,
+    "train_mb_size": 64,
+    "lr": 0.01,
+    "distillation_weight": 1.0,
+    "imprint": True,
+    "balanced_finetuning_epochs": 20,
+}
 
 
 @recipe(smoke=SMOKE)
@@ -34,17 +44,7 @@ def lucir_digits(**options: Any) -> Setup:
     return _lucir(**options)
 
 
-@recipe(
-    smoke=SMOKE,
-    stream="split_mnist",
-    class_order="natural",
-    train_epochs=1,
-    train_mb_size=64,
-    lr=0.01,
-    distillation_weight=1.0,
-    imprint=True,
-    balanced_finetuning_epochs=20,
-)
+@recipe(smoke=SMOKE, **MNIST)
 def lucir_mnist(**options: Any) -> Setup:
     """LUCIR on MNIST: 5 experiences of 2 classes, 1 epoch each.
 
