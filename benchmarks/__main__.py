@@ -75,10 +75,10 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
-    from benchmarks.parser import parse
+    from benchmarks.runs.parser import parse
 
     run = parse(RECIPES[name], rest)
-    from benchmarks.stopping import execute_until_stopped
+    from benchmarks.runs.stopping import execute_until_stopped
 
     command = shlex.join(["python", "-m", "benchmarks", "run", *arguments])
     return execute_until_stopped(run, command)
@@ -107,8 +107,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "pretrain": _delegate("benchmarks.pretrain"),
     "sweep": _delegate("benchmarks.sweep"),
-    "table": _delegate("benchmarks.table"),
-    "report": _delegate("benchmarks.report"),
+    "table": _delegate("benchmarks.tables.table"),
+    "report": _delegate("benchmarks.report.command"),
 }
 
 if __name__ == "__main__":

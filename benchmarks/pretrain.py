@@ -14,8 +14,8 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from benchmarks.names import UsageError, nearest
-from benchmarks.parser import bare, canonical, one_line
 from benchmarks.recipes.frame import Frame, Network
+from benchmarks.runs.parser import bare, canonical, one_line
 from benchmarks.streams import STREAMS, make_stream
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         values = parser.parse_args([canonical(a, parser) for a in arguments]).as_dict()
     except ArgumentError as error:
         raise UsageError(one_line(error, parser)) from error
-    from benchmarks.stopping import host_warnings_hidden
+    from benchmarks.runs.stopping import host_warnings_hidden
 
     with host_warnings_hidden():
         pretrain(**{name: bare(value) for name, value in values.items()})
@@ -105,7 +105,7 @@ def pretrain(
     from avalanche.training.determinism.rng_manager import RNGManager
 
     from avalanche_ext.checkpoint.files import write_atomically
-    from benchmarks.run import choose_device
+    from benchmarks.runs.run import choose_device
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -164,47 +164,3 @@ def _train(frame: Frame, benchmark: Any, device: Any) -> Module:
     [percent] = [100 * v for k, v in results.items() if k.startswith("Top1_Acc_Exp")]
     print(f"{percent:.1f} % of the test images of {frame.stream}", flush=True)
     return model[0].cpu()
-
-
-def load_weights(extractor: Module, file: str | Path) -> None:
-    """Fill a network from a file of `pretrain`.
-
-    Args:
-        extractor: The network, without classifier.
-        file: The file, or ``pytorchcv``, which fetches MobileNetV1's of ImageNet if
-            it has no copy yet.
-
-    Raises:
-        UsageError: If the file is missing, is no file of weights, or is of another
-            network, or pytorchcv's cannot be fetched.
-    """
-    import torch
-
-    from avalanche_ext.models import load_imagenet_weights
-
-    if file == "pytorchcv":
-        try:
-            load_imagenet_weights(extractor, file)
-        except Exception as error:  # of the download: any kind
-            raise UsageError(
-                f"weights: none from pytorchcv ({_reason(error)}); wanted it "
-                "installed, its file of MobileNetV1 there or to be downloaded"
-            ) from error
-        return
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        extractor.load_state_dict(state, strict=True)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"weights: no file {file}; make it with: python -m benchmarks pretrain "
-            f"{file}"
-        ) from error
-    except Exception as error:  # junk ends in any kind of them
-        raise UsageError(
-            f"weights: {file} does not fit {type(extractor).__name__} "
-            f"({_reason(error)}); wanted a file that pretrain wrote for this network"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -11,10 +11,9 @@ source scripts/venv.sh
 
 make_venv .venv constraints.txt ""
 out=results/quickstart
-for recipe in naive replay lucir_digits bdr_digits ewc_fr_replay_digits ar1_star_digits rerelrp_digits mnemonics_digits; do
-  say "training $recipe on split_digits"
-  .venv/bin/python -m benchmarks run "$recipe" --resume --threads 1 --out "$out"
-done
+say "training five methods beside Naive and Replay on split_digits, two at a time"
+.venv/bin/python -m benchmarks sweep naive replay lucir_digits bdr_digits ewc_fr_replay_digits ar1_star_digits \
+  rerelrp_digits mnemonics_digits --jobs 2 --threads 1 --out "$out"
 say "results"
 .venv/bin/python -m benchmarks table "$out"
 say "plots, for a browser"

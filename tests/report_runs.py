@@ -6,8 +6,8 @@ import json
 
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy_matrix import paper_metrics
-from benchmarks.results import matrix_to_csv
+from benchmarks.runs.accuracy_matrix import paper_metrics
+from benchmarks.runs.results import matrix_to_csv
 
 MATRIX = [[0.9, None, None], [0.5, 0.8, None], [0.25, 0.5, 1.0]]
 

@@ -26,8 +26,8 @@ from documentation import (
 
 import avalanche_ext
 from benchmarks.__main__ import COMMANDS, main
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
+from benchmarks.runs.parser import parse
 
 CALLBACKS = {
     name for name in dir(SupervisedPlugin) if name.startswith(("before_", "after_"))

@@ -90,7 +90,7 @@ def avalanche_ar1(
         from torch.nn import Linear
 
         from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
-        from benchmarks.ar1_host import make_ar1, row_bytes, split_mobilenet
+        from benchmarks.training.ar1_host import make_ar1, row_bytes, split_mobilenet
 
         extractor = protocol.make_feature_extractor()
         head = Linear(extractor.feature_size, n_classes, bias=False)

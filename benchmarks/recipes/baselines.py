@@ -125,7 +125,7 @@ def baseline(
         optimizer, plugins = frame.make_optimizer(model)
         plugins.insert(0, MemoryResidentPlugin(memory_resident=frame.memory_resident))
         if fresh_weights:
-            from benchmarks.fresh_weights import FreshWeightsPlugin
+            from benchmarks.training.fresh_weights import FreshWeightsPlugin
 
             plugins.append(FreshWeightsPlugin(next(model.children())))
         return getattr(supervised, name)(  # type: ignore[no-any-return]

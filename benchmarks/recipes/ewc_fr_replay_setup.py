@@ -192,15 +192,15 @@ def _plugins(
     """Those of training that act after the method's own."""
     plugins: list[Plugin] = []
     if fresh_weights:
-        from benchmarks.fresh_weights import FreshWeightsPlugin
+        from benchmarks.training.fresh_weights import FreshWeightsPlugin
 
         plugins.append(FreshWeightsPlugin(next(model.children())))
     if peak_epoch is not None:
-        from benchmarks.peak_lr import PeakLRPlugin
+        from benchmarks.training.peak_lr import PeakLRPlugin
 
         plugins.append(PeakLRPlugin(peak_epoch))
     if resolutions:
-        from benchmarks.resolution import ResolutionPlugin
+        from benchmarks.training.resolution import ResolutionPlugin
 
         plugins.append(
             ResolutionPlugin(tuple(resolutions), tuple(given["resolution_epochs"]))
@@ -209,8 +209,8 @@ def _plugins(
 
 
 def _early_stopping(validate_past: bool) -> Plugin:
-    from benchmarks.plateau import PlateauPlugin
-    from benchmarks.validation import ValidationStream
+    from benchmarks.training.plateau import PlateauPlugin
+    from benchmarks.training.validation import ValidationStream
 
     return PlateauPlugin(
         ValidationStream(past=validate_past),

@@ -15,8 +15,8 @@ from jsonargparse.typing import (
 
 from benchmarks.names import UsageError
 from benchmarks.recipes.recipe import MakeStrategy, Module, Optimizer, Plugin, Setup
-from benchmarks.stream_fields import ClassOrder
 from benchmarks.streams import STREAMS
+from benchmarks.streams.fields import ClassOrder
 
 EVAL_MB_SIZE = 256
 
@@ -169,7 +169,7 @@ class Frame:
             )
         extractor = self._make_random_extractor()
         if self.weights is not None:
-            from benchmarks.pretrain import load_weights
+            from benchmarks.training.weights import load_weights
 
             load_weights(extractor, self.weights)
         return extractor
@@ -264,7 +264,7 @@ class Frame:
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         groups: Any = model.parameters()
         if not decay_norms:
-            from benchmarks.norm_groups import without_norm_decay
+            from benchmarks.training.norm_groups import without_norm_decay
 
             groups = without_norm_decay(model)
         optimizer = (

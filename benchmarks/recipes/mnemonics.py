@@ -229,7 +229,7 @@ def _mnemonics(
         from avalanche_ext.buffers import MnemonicsOptimizer
         from avalanche_ext.models import CosineClassifier, FeatureClassifier
         from avalanche_ext.strategies import Mnemonics
-        from benchmarks.stream_transforms import augmentation
+        from benchmarks.streams.transforms import augmentation
 
         extractor = protocol.make_feature_extractor()
         model = FeatureClassifier(extractor, CosineClassifier(extractor.feature_size))

@@ -73,7 +73,7 @@ def der(
         from torch.nn import Linear, Sequential
 
         from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
-        from benchmarks.der_host import SmallMemoryDER
+        from benchmarks.training.der_host import SmallMemoryDER
 
         extractor = protocol.make_feature_extractor()
         model = Sequential(extractor, Linear(extractor.feature_size, n_classes))
@@ -132,7 +132,7 @@ def icarl(
         from torch.nn import Linear, ModuleList
 
         from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
-        from benchmarks.stream_transforms import augmentation
+        from benchmarks.streams.transforms import augmentation
 
         extractor = protocol.make_feature_extractor()
         head = Linear(extractor.feature_size, n_classes)
@@ -142,7 +142,7 @@ def icarl(
         )
         number = exemplars
         if memory_bytes is not None:
-            from benchmarks.icarl_shares import WholeShares
+            from benchmarks.training.icarl_shares import WholeShares
 
             number = number_that_fits(
                 memory_bytes,

@@ -23,8 +23,8 @@ from benchmarks.recipes.recipe import (
     recipe,
     row,
 )
-from benchmarks.stream_fields import Augmentation
 from benchmarks.streams import STREAMS
+from benchmarks.streams.fields import Augmentation
 
 SMOKE = {
     **SMOKE_FRAME,
@@ -222,7 +222,7 @@ def _rerelrp(
 def _follow_validation(strategy: Strategy, patience: int) -> None:
     """Let the data that pruning is judged on govern the learning rate, too."""
     from avalanche_ext.plugins import RelevanceFreezingPlugin
-    from benchmarks.plateau import PlateauPlugin
+    from benchmarks.training.plateau import PlateauPlugin
 
     [freezing] = (p for p in strategy.plugins if isinstance(p, RelevanceFreezingPlugin))
     plateau = PlateauPlugin(

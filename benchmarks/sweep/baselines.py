@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from benchmarks.baseline_names import applicable
 from benchmarks.names import UsageError, nearest
+from benchmarks.runs.baseline_names import applicable
 from benchmarks.sweep.jobs import Job
 
 

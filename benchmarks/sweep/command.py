@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from benchmarks.names import UsageError
-from benchmarks.parser import add_common_options, bare, canonical, one_line
+from benchmarks.runs.parser import add_common_options, bare, canonical, one_line
 from benchmarks.sweep.baselines import baseline_jobs, choose_baselines
 from benchmarks.sweep.executor import Executor
 from benchmarks.sweep.jobs import Plan

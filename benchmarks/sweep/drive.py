@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
 
-from benchmarks.stopping import sigterm_interrupts
+from benchmarks.runs.stopping import sigterm_interrupts
 from benchmarks.sweep.executor import Ending, Executor
 from benchmarks.sweep.jobs import Job
 from benchmarks.sweep.progress import Display, read_progress

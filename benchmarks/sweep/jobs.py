@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from benchmarks.names import UsageError, nearest
-from benchmarks.options import Run
-from benchmarks.parser import FREE_ON_RESUME, parse
 from benchmarks.recipes import RECIPES, Recipe
-from benchmarks.results import RunFolder
+from benchmarks.runs.options import Run
+from benchmarks.runs.parser import FREE_ON_RESUME, parse
+from benchmarks.runs.results import RunFolder
 from benchmarks.sweep.words import folder_name
 
 CLASS_ORDER = "stream_seed"

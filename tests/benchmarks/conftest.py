@@ -8,7 +8,7 @@ import pytest
 from fake_data import lay
 from torchvision.datasets import cifar, omniglot, svhn
 
-from benchmarks.stream_info import STREAMS
+from benchmarks.streams.info import STREAMS
 
 
 @pytest.fixture

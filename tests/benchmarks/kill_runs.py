@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-import benchmarks.run  # noqa: F401
+import benchmarks.runs.run  # noqa: F401
 from avalanche_ext.strategies import LUCIR  # noqa: F401
 from benchmarks.__main__ import main
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from avalanche_ext.functional.average_incremental_accuracy import (
     average_incremental_accuracy,
 )
-from benchmarks.accuracy_matrix import (
+from benchmarks.runs.accuracy_matrix import (
     accuracy_over_experiences,
     backward_transfer,
     forgetting,

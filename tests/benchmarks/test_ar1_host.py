@@ -14,14 +14,14 @@ from torch import nn
 
 from avalanche_ext.models.mobilenet import mobilenet_v1_cifar
 from benchmarks.__main__ import main
-from benchmarks.ar1_host import SplitNetwork, make_ar1, split_mobilenet
-from benchmarks.evaluate import classes_of
 from benchmarks.names import UsageError
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
-from benchmarks.results import read_matrix
-from benchmarks.run import start
+from benchmarks.runs.evaluate import classes_of
+from benchmarks.runs.parser import parse
+from benchmarks.runs.results import read_matrix
+from benchmarks.runs.run import start
 from benchmarks.streams import make_stream
+from benchmarks.training.ar1_host import SplitNetwork, make_ar1, split_mobilenet
 
 
 def network(latent_layer="conv3_1.sep"):

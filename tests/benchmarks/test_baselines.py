@@ -14,8 +14,8 @@ from avalanche_ext.plugins import MirrorTestPlugin
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.stream_transforms import augmentation
 from benchmarks.streams import STREAMS, make_stream
+from benchmarks.streams.transforms import augmentation
 
 
 def record(folder):

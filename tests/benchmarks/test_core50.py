@@ -19,9 +19,9 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from benchmarks.__main__ import main
-from benchmarks.results import read_matrix
-from benchmarks.stream_info import STREAMS
+from benchmarks.runs.results import read_matrix
 from benchmarks.streams import make_stream
+from benchmarks.streams.info import STREAMS
 
 pytestmark = pytest.mark.usefixtures("fake_files")  # which refuse every download
 MINI = "core50_mini_nicv2_391"

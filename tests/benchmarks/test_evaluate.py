@@ -14,7 +14,7 @@ from avalanche.benchmarks import (
 from avalanche.benchmarks.utils import as_classification_dataset
 from torch.utils.data import TensorDataset
 
-from benchmarks.evaluate import accuracy_row, classes_of
+from benchmarks.runs.evaluate import accuracy_row, classes_of
 
 
 class Recorder:

@@ -15,7 +15,7 @@ from cases import APIS, toy_benchmark, toy_model
 from avalanche_ext.buffers import HerdingBuffer
 from avalanche_ext.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_ext.plugins import NearestExemplarMeanPlugin
-from benchmarks.evaluation import LOGGERS, METRICS, make_evaluator
+from benchmarks.runs.evaluation import LOGGERS, METRICS, make_evaluator
 
 # they measure the machine
 MACHINE = ("timing", "ram", "gpu_memory")
@@ -226,7 +226,7 @@ def test_wrong_names_are_refused(options, message, tmp_path):
 
 
 def test_importing_evaluation_is_light():
-    code = "import sys, benchmarks.evaluation; print(*sys.modules)"
+    code = "import sys, benchmarks.runs.evaluation; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -12,11 +12,11 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from benchmarks.names import UsageError
-from benchmarks.norm_groups import without_norm_decay
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
+from benchmarks.runs.parser import parse
 from benchmarks.streams import make_stream
-from benchmarks.targets import read_targets
+from benchmarks.tables.targets import read_targets
+from benchmarks.training.norm_groups import without_norm_decay
 
 BASES = ["ewc_fr_replay_cifar", "ewc_fr_replay_tiny_imagenet", "ewc_fr_replay_imagenet"]
 ROWS = [name for name, recipe in RECIPES.items() if recipe.base in BASES]

@@ -8,8 +8,8 @@ import pytest
 from avalanche.training.plugins import EvaluationPlugin
 
 from benchmarks.__main__ import main
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
+from benchmarks.runs.parser import parse
 
 DIGITS, CIFAR = "mnemonics_digits", "mnemonics_cifar100"
 

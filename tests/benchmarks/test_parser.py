@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from benchmarks.names import UsageError
-from benchmarks.parser import make_parser, parse
 from benchmarks.recipes import RECIPES, lucir, row
+from benchmarks.runs.parser import make_parser, parse
 
 DIGITS, CIFAR = RECIPES["lucir_digits"], RECIPES["lucir_cifar100"]
 

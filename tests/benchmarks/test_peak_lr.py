@@ -10,7 +10,7 @@ from avalanche.core import SupervisedPlugin
 from cases import naive_with, toy_benchmark
 from torch.optim import SGD
 
-from benchmarks.peak_lr import PeakLRPlugin, peak_share
+from benchmarks.training.peak_lr import PeakLRPlugin, peak_share
 
 
 class Rates(SupervisedPlugin):

@@ -11,7 +11,7 @@ from avalanche.training.supervised import Naive
 from matplotlib.figure import Figure
 
 from benchmarks.__main__ import main
-from benchmarks.pictures import write_pictures
+from benchmarks.runs.pictures import write_pictures
 
 NAIVE = ["run", "naive", "--smoke", "--device", "cpu"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -111,7 +111,7 @@ def test_pictures_that_a_kill_prevented_are_written_on_resume(tmp_path, monkeypa
 
     monkeypatch.setattr(Naive, "figures", figures, raising=False)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("benchmarks.run.write_pictures", kill)
+        patch.setattr("benchmarks.runs.run.write_pictures", kill)
         main([*NAIVE, "--out", str(tmp_path)])
     folder = tmp_path / "naive" / "0"
     matrix = (folder / "accuracy.csv").read_bytes()

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from avalanche_ext.buffers.held_back import HeldBack
 from avalanche_ext.plugins import RelevanceFreezingPlugin
-from benchmarks import plateau
-from benchmarks.plateau import PlateauPlugin
 from benchmarks.recipes import rerelrp
+from benchmarks.training import plateau
+from benchmarks.training.plateau import PlateauPlugin
 
 
 class Notes(SupervisedPlugin):

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
-from benchmarks.pretrain import load_weights
 from benchmarks.recipes.frame import Frame
+from benchmarks.training.weights import load_weights
 
 COMMAND = ["pretrain", "--stream", "split_digits", "--device", "cpu"]
 COMMAND += ["--network", "mobilenet_cifar", "--train_epochs", "2"]

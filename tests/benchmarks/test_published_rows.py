@@ -11,8 +11,8 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
+from benchmarks.runs.parser import parse
 from benchmarks.streams import STREAMS, make_stream
 
 HALF_FIRST = [

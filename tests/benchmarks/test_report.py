@@ -11,10 +11,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from report_runs import lay_run
 
-from benchmarks.accuracy_matrix import forgetting
 from benchmarks.names import UsageError
-from benchmarks.report import main
-from benchmarks.report_figures import (
+from benchmarks.report.command import main
+from benchmarks.report.figures import (
     COLOURS,
     MAP,
     draw_matrix,
@@ -22,14 +21,15 @@ from benchmarks.report_figures import (
     look,
     luminance,
 )
-from benchmarks.report_series import (
+from benchmarks.report.series import (
     further_metrics,
     kept_bytes,
     make_charts,
     make_series,
 )
-from benchmarks.results import read_runs
-from benchmarks.rows import make_rows
+from benchmarks.runs.accuracy_matrix import forgetting
+from benchmarks.runs.results import read_runs
+from benchmarks.tables.rows import make_rows
 
 
 def page(folder, *options):

@@ -6,7 +6,7 @@ import pytest
 from browser import find_browser
 from report_runs import lay_run
 
-from benchmarks.report import main
+from benchmarks.report.command import main
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no browser installed")
 

@@ -13,11 +13,11 @@ from torch import nn
 from avalanche_ext.models import LeNet, vgg11
 from avalanche_ext.plugins import RelevanceFreezingPlugin
 from benchmarks.names import UsageError
-from benchmarks.plateau import PlateauPlugin
 from benchmarks.recipes import RECIPES
-from benchmarks.stream_transforms import make_transforms
 from benchmarks.streams import STREAMS, make_stream
-from benchmarks.targets import read_targets
+from benchmarks.streams.transforms import make_transforms
+from benchmarks.tables.targets import read_targets
+from benchmarks.training.plateau import PlateauPlugin
 
 ROWS = [recipe for recipe in RECIPES.values() if recipe.base == "rerelrp_cifar10"]
 AGNOSTIC = [recipe for recipe in ROWS if "eval_mode" not in recipe.defaults]

@@ -9,7 +9,7 @@ from cases import SIDE, naive_with, toy_benchmark
 from torch import nn
 from torch.testing import assert_close
 
-from benchmarks.resolution import ResolutionPlugin, resolution_at
+from benchmarks.training.resolution import ResolutionPlugin, resolution_at
 
 
 class Sizes(SupervisedPlugin):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.names import UsageError
-from benchmarks.results import (
+from benchmarks.runs.results import (
     RunFolder,
     matrix_to_csv,
     read_matrix,

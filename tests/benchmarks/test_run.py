@@ -19,9 +19,9 @@ from avalanche_ext import checkpoint
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.results import read_matrix
-from benchmarks.run import choose_device, choose_loggers
-from benchmarks.stopping import sigterm_interrupts
+from benchmarks.runs.results import read_matrix
+from benchmarks.runs.run import choose_device, choose_loggers
+from benchmarks.runs.stopping import sigterm_interrupts
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAIVE = ["run", "naive", "--smoke", "--device", "cpu"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.baseline_names import BASELINES, applicable
 from benchmarks.names import UsageError
-from benchmarks.parser import parse
 from benchmarks.recipes import RECIPES
-from benchmarks.same_frame import FRAME
+from benchmarks.runs.baseline_names import BASELINES, applicable
+from benchmarks.runs.parser import parse
+from benchmarks.runs.same_frame import FRAME
 
 FRAME_OF_RUN = {
     "stream": "split_cifar10",
@@ -212,7 +212,7 @@ def test_the_names_of_baselines_are_recipes_with_a_frame():
 
 
 def test_names_of_baselines_cost_no_torch():
-    code = "import sys; from benchmarks.baseline_names import applicable as a; "
+    code = "import sys; from benchmarks.runs.baseline_names import applicable as a; "
     code += "a({}); print({'torch', 'avalanche', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

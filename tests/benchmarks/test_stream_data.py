@@ -14,8 +14,8 @@ from fake_data import image_folder, lay
 from torchvision.datasets import cifar
 
 from benchmarks.names import UsageError
-from benchmarks.stream_info import STREAMS
 from benchmarks.streams import make_stream
+from benchmarks.streams.info import STREAMS
 
 pytestmark = pytest.mark.usefixtures("fake_files")
 

@@ -10,9 +10,9 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.functional import to_tensor
 
 from benchmarks.names import UsageError
-from benchmarks.stream_info import STREAMS
-from benchmarks.stream_nic import nic_assignment, nic_classes
 from benchmarks.streams import make_stream
+from benchmarks.streams.info import STREAMS
+from benchmarks.streams.nic import nic_assignment, nic_classes
 
 pytestmark = pytest.mark.usefixtures("fake_files")
 TARGETS = list(range(10)) * 220

@@ -12,8 +12,8 @@ import torch
 from avalanche import benchmarks
 from avalanche.benchmarks import classic
 
-from benchmarks.stream_info import STREAMS
 from benchmarks.streams import make_stream
+from benchmarks.streams.info import STREAMS
 
 ICARL_100 = [
     68,

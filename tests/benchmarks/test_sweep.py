@@ -180,7 +180,7 @@ def test_folder_of_other_options_is_refused_and_not_called_finished(tmp_path):
     [job] = plan(tmp_path, "naive", common=["--smoke"])
     [asked] = plan(tmp_path, "naive")
     write(job, 5)
-    from benchmarks.parser import parse
+    from benchmarks.runs.parser import parse
 
     smoke = parse(RECIPES["naive"], ["--smoke", "--threads", "3"])
     job.folder.config.write_text(smoke.to_yaml())

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.results import matrix_to_csv
-from benchmarks.rows import METRICS, make_rows, not_run, told_apart
-from benchmarks.table import main, read_rows
-from benchmarks.targets import Target, read_targets
+from benchmarks.runs.results import matrix_to_csv
+from benchmarks.tables.rows import METRICS, make_rows, not_run, read_rows, told_apart
+from benchmarks.tables.table import main
+from benchmarks.tables.targets import Target, read_targets
 
 TARGET = Target(
     recipe="lucir_cifar100",

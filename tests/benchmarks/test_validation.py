@@ -10,9 +10,9 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
-from benchmarks.stream_data import first_of_each_class, hold_back
 from benchmarks.streams import STREAMS, make_stream
-from benchmarks.validation import ValidationStream
+from benchmarks.streams.data import first_of_each_class, hold_back
+from benchmarks.training.validation import ValidationStream
 
 ORDER = {"class_order": "natural", "task_labels": True}
 

@@ -1,0 +1,1 @@
+"""The table of results: rows, marks, and their forms."""

@@ -1,0 +1,1 @@
+"""What Avalanche's training lacks for some of the protocols and baselines."""
