@@ -7,21 +7,13 @@
 # for each stream, on the same weights, batches, learning rates and number of activations: ours with float32 and with
 # uint8 activations, and Avalanche's AR1. Three seeds, one thread each: about half an hour. SEEDS="0 1" takes fewer.
 # A second call goes on where the first was stopped. Results are in results/ar1_mnist (OUT).
+roots=cifar10
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 weights=${WEIGHTS:-$out/mobilenet.pt}
-
-options=() cifar10=()
-while (($#)); do
-  case $1 in
-    --cifar10-root) cifar10=(--dataset-root "${2:?wanted a folder}"); shift ;;
-    --weights*) echo "$1 is decided here; wanted WEIGHTS=FILE before the command" >&2; exit 2 ;;
-    *) options+=("$1") ;;
-  esac
-  shift
-done
+[[ " $* " != *" --weights"* ]] || { echo "--weights is decided here; wanted WEIGHTS=FILE before the command" >&2; exit 2; }
 
 mkdir -p "$(dirname "$weights")"
-[[ -f $weights ]] || "${python[@]}" -m benchmarks pretrain "$weights" --train_epochs 20 --threads 1 "${cifar10[@]}"
+[[ -f $weights ]] || "${python[@]}" -m benchmarks pretrain "$weights" --train_epochs 20 --threads 1 ${cifar10_root:+--dataset-root "$cifar10_root"}
 
 run() { # name of the row, recipe, its options
   "${python[@]}" -m benchmarks run "$2" "${@:3}" --lr 0.05 --weights "$weights" --threads 1 --resume --out "$out/$1" "${options[@]}"

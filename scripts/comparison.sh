@@ -1,13 +1,27 @@
 # Sourced by the comparisons of methods: goes to the project's folder, sets python and out (results/NAME of the script),
-# and refuses options that the comparison decides itself.
+# and refuses options that the comparison decides itself. A script that names its folders of data in roots, such as
+# roots="mnist cifar10", gets what follows --mnist-root and --cifar10-root in mnist_root and cifar10_root; all other
+# words stay its arguments.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 read -ra python <<< "${PYTHON:-.venv/bin/python}"
 out=${OUT:-results/$(basename "$0" .sh)}
 
-for option in "$@"; do
-  case $option in
-    --out* | --seed*) echo "$option is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
+options=()
+while (($#)); do
+  name=${1#--} name=${name%-root}
+  case $1 in
+    --out* | --seed*) echo "$1 is decided here; wanted OUT=DIR or SEEDS=\"0 1\" before the command" >&2; exit 2 ;;
+    --*-root)
+      if [[ " ${roots:-} " == *" $name "* ]]; then
+        printf -v "${name}_root" %s "${2:?$1 is the last word; wanted a folder after it}"
+        shift 2
+        continue
+      fi
+      ;;
   esac
+  options+=("$1")
+  shift
 done
+set -- "${options[@]}"

@@ -9,15 +9,7 @@
 # of the released code. Class orders are drawn by the seed. Three seeds, one thread each: about an hour. SEEDS="0 1"
 # takes fewer, DATA="mnist" one stream. A second call goes on where the first was stopped. Results are in
 # results/mnemonics (OUT); at the end, both classifiers' accuracies, and what each row gains over herding, seed by seed.
-options=()
-while (($#)); do
-  case $1 in
-    --mnist-root) mnist_root=$2; shift 2 ;;
-    --cifar100-root) cifar100_root=$2; shift 2 ;;
-    *) options+=("$1"); shift ;;
-  esac
-done
-set -- "${options[@]}"
+roots="mnist cifar100"
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 compare() { # name of the data, recipe, types of storage, starts and inner steps of bilevel, options of every run

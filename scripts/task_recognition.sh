@@ -9,15 +9,7 @@
 # fewer, DATA="mnist" one stream. A second call goes on where the first was stopped. Results are in
 # results/task_recognition (OUT); at the end, the table, and accuracy and forgetting with the experience known
 # (task-aware) and unknown (task-agnostic).
-options=()
-while (($#)); do
-  case $1 in
-    --mnist-root) mnist_root=$2; shift 2 ;;
-    --cifar10-root) cifar10_root=$2; shift 2 ;;
-    *) options+=("$1"); shift ;;
-  esac
-done
-set -- "${options[@]}"
+roots="mnist cifar10"
 source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 
 run() { # name of the row, recipe, its options

@@ -14,12 +14,14 @@ def beside(rows: Sequence[Row]) -> str:
     """Lay out all methods that baselines were run beside.
 
     Args:
-        rows: All rows; those with ``like`` belong to the recipe of that name.
+        rows: All rows; those with ``like`` belong to the recipe of that name. Runs that
+            are not finished are left out.
 
     Returns:
         A table of Markdown and what its columns are, ending in a newline. Accuracies
         are final ones; baselines keep at most the bytes of the method in their row.
     """
+    rows = [row for row in rows if row.runs[0]["finished"]]
     alike: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         if like := row.runs[0].get("like"):
