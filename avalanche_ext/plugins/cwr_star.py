@@ -186,6 +186,15 @@ class CWRStarPlugin(SupervisedPlugin):
         unseen = pad(seen, (0, more)) == 0
         strategy.mb_output = strategy.mb_output.masked_fill(unseen, MASKED)
 
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes of the saved rows and the past counts; the memory is another's.
+
+        Returns:
+            ``{"tensors": bytes}``.
+        """
+        kept = [t for t in (self.saved, self.past) if t is not None]
+        return {"tensors": sum(t.nbytes for t in kept)}
+
     def _state_of(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """Saved rows and counts, with zeros for rows the head has grown by."""
         weight = layer.weight

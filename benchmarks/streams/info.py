@@ -24,7 +24,7 @@ def _core50(
     mini = "mini_" if size == 32 else ""
     return StreamInfo(
         name=f"core50_{mini}{scenario}",
-        description=f"50 objects on video, {description}; seed 0-9 is the run",
+        description=f"50 objects on video, {description}; --stream_seed is the run",
         classic="CORe50",
         image_shape=(3, size, size),
         n_classes=50,

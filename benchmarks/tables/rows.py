@@ -125,7 +125,7 @@ class Row:
         return Comparison(mark=text, target=target, difference=difference)
 
 
-COMPARED = ("reproduced", "differs", "figure not checked")
+COMPARED = ("reproduced", "differs", "figure not comparable")
 """Marks of runs whose protocol is the paper's."""
 
 

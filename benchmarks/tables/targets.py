@@ -22,9 +22,11 @@ CERTAINTIES = (
     "authors' README",
     "third party",
     "copied",
+    "other protocol",
     "recalled",
 )
-"""Where a figure comes from, the surest first; a recalled one is never compared."""
+"""Where a figure comes from, the surest first; the last two are never compared: measured
+with other settings than the row's, or from memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def mark(run: Mapping[str, Any], target: Target | None, percent: float) -> str:
     Returns:
         ``"unfinished"``, ``"scaled down"`` (``--smoke``, ``--images_per_class``, or
         a ``--note``, such as the name of stand-in images), ``"no target"``, ``"other
-        options"`` (something departs from the protocol), ``"figure not checked"``,
+        options"`` (something departs from the protocol), ``"figure not comparable"``,
         ``"reproduced"`` (within `TOLERANCE`) or ``"differs"``, with details where there
         are any.
 
@@ -121,7 +123,7 @@ def mark(run: Mapping[str, Any], target: Target | None, percent: float) -> str:
     if changed:
         other = [f"{name}={run['options'][name]}" for name in changed]
         return f"other options: {', '.join(other)}"
-    if target.certainty == "recalled":
-        return "figure not checked"
+    if target.certainty in CERTAINTIES[-2:]:
+        return "figure not comparable"
     close = abs(percent - target.value) <= TOLERANCE
     return "reproduced" if close else "differs"

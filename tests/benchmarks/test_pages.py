@@ -54,7 +54,14 @@ def results(tmp_path):
         record("naive", 0, 0.2, like="bdr_digits"),
         record("der", 0, 0.3, like="bdr_digits"),
         record("replay", 0, 0.9),  # in no one's frame
-        record("der", 1, 0.9, like="bdr_digits", finished=False),
+        record(
+            "der",
+            1,
+            0.9,
+            like="bdr_digits",
+            finished=False,
+            experiences_finished=1,
+        ),
     ]
     for i, run in enumerate(runs):
         folder = tmp_path / "results" / str(i)

@@ -120,7 +120,7 @@ def test_what_is_no_reproduction_is_named(changes, text):
 
 def test_a_recalled_figure_is_shown_and_never_reproduced():
     recalled = replace(TARGET, certainty="recalled")
-    assert marks(run(), targets=[recalled]) == [("figure not checked", recalled)]
+    assert marks(run(), targets=[recalled]) == [("figure not comparable", recalled)]
 
 
 def test_figures_without_a_run_of_their_protocol_are_not_run():

@@ -12,6 +12,7 @@ from cases import toy_benchmark, toy_model
 from contract import weights
 from torch import nn
 
+from avalanche_ext.metrics.memory import memory_bytes
 from avalanche_ext.models import BatchRenorm2d, batch_renorms_of, suggest_latent_layer
 from avalanche_ext.plugins import (
     CWRStarPlugin,
@@ -235,3 +236,11 @@ def test_optimizer_may_have_any_learning_rate_first():
     model = network()
     strategy = train(ar1(model, optimizer=sgd(model, lr=0.3)), visits=[0])
     assert set(rates(strategy).values()) == {0.3}
+
+
+def test_the_memory_counts_once_although_two_plugins_know_it():
+    strategy = trained()
+    rows = the(CWRStarPlugin, strategy)
+    kept = memory_bytes(strategy)
+    assert kept["latents"] == strategy.buffer.nbytes > 0
+    assert kept["tensors"] == rows.saved.nbytes + rows.past.nbytes > 0
