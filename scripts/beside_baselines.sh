@@ -12,7 +12,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/comparison.sh"
 weights=${WEIGHTS:-$out/mobilenet.pt}
 every=(--seeds "$(tr ' ' ',' <<<"${SEEDS:-0 1 2}")" --class-orders --baselines --threads 1 ${mnist_root:+--dataset-root "$mnist_root"} --out "$out" "${options[@]}")
 
-"${python[@]}" -m benchmarks sweep bdr_mnist ewc_fr_replay_mnist rerelrp_mnist mnemonics_mnist --set images_per_class=1000 "${every[@]}"
+"${python[@]}" -m benchmarks sweep bdr_mnist ewc_fr_replay_mnist rerelrp_mnist --set images_per_class=1000 "${every[@]}"
+"${python[@]}" -m benchmarks sweep mnemonics_mnist --set images_per_class=1000 --set exemplars_per_class=20 --set storage_dtype=uint8 \
+  --set adjust_old=false "${every[@]}"
 mkdir -p "$(dirname "$weights")"
 [[ -f $weights ]] || "${python[@]}" -m benchmarks pretrain "$weights" --train_epochs 20 --threads 1 ${cifar10_root:+--dataset-root "$cifar10_root"}
 "${python[@]}" -m benchmarks sweep ar1_star_mnist --set "weights=$weights" --set lr=0.05 --set later_lr=0.05 "${every[@]}"

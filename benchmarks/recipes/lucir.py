@@ -105,6 +105,7 @@ def lucir_options(
     n_negatives: PositiveInt = 2,
     imprint: bool = False,
     balanced_finetuning_epochs: NonNegativeInt = 0,
+    without_new_classes: Literal["raise", "keep"] = "raise",
     first_lr: PositiveFloat | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     channels_last: bool = False,
@@ -127,6 +128,8 @@ def lucir_options(
         imprint: Start the prototypes of new classes at their mean feature, as the
             authors' scripts do; CwD and BDR do not.
         balanced_finetuning_epochs: Passes over the exemplars after each experience.
+        without_new_classes: keep: where an experience brings none, train on with the
+            head there is.
         first_lr: Learning rate at the start of the first experience; null: lr.
         precision: bfloat16 trains under autocast.
         channels_last: Keep images and convolutions in this memory format.

@@ -146,6 +146,7 @@ def _rerelrp(
     class_weight: Literal["balanced"] | None = None,
     table: Literal["balanced", "code"] = "balanced",
     eval_mode: Literal["task_agnostic", "task_aware"] = "task_agnostic",
+    on_repeat: Literal["raise", "ignore"] = "raise",
     plateau_patience: PositiveInt | None = None,
     augmentation: Augmentation | None = None,
     normalize: bool = True,
@@ -174,6 +175,7 @@ def _rerelrp(
         class_weight: Of the forests.
         table: code reproduces the published code.
         eval_mode: task_aware predicts with the experience known.
+        on_repeat: ignore: classes that come back stay with their first submodel.
         plateau_patience: Epochs without a lower loss on the held-back data after which
             the learning rate is divided by 3, from the best weights on; below 0.0001
             the experience ends. null: no such schedule.
