@@ -6,35 +6,38 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from benchmarks.names import UsageError, nearest
 from benchmarks.recipes import RECIPES, Recipe
+from benchmarks.recipes.find import find_recipes
 from benchmarks.streams import STREAMS, StreamInfo
 
 
-def print_listing(families: Sequence[str] = ()) -> None:
+def print_listing(names: Sequence[str] = ()) -> None:
     """Print recipes and streams; loads nothing heavy.
 
     Args:
-        families: Recipes whose rows are printed instead; none: all recipes, with the
-            number of their rows, and all streams.
+        names: Recipes whose rows are printed instead, or patterns as of
+            `find_recipes`; none: all recipes, with the number of their rows, and all
+            streams.
 
     Raises:
-        UsageError: If there is no such recipe.
+        UsageError: If a name or pattern fits no recipe.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    for name in families:
-        if name not in RECIPES:
-            raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
+    found = [
+        [r for r in RECIPES.values() if r.base == name] or find_recipes([name])
+        for name in names
+    ]
+    for kind in found:
         rows = Table("recipe", "what it is", "options", box=SIMPLE_HEAD)
-        for recipe in RECIPES.values():
-            if recipe.base == name:
-                rows.add_row(recipe.name, recipe.summary, _options(recipe))
+        rows.columns[0].no_wrap = True
+        for recipe in kind:
+            rows.add_row(recipe.name, recipe.summary, _options(recipe))
         console.print(rows)
-    if families:
+    if names:
         return
     n_rows = Counter(recipe.base for recipe in RECIPES.values())
     recipes = Table("recipe", "what it is", "rows", "stream", "needs", box=SIMPLE_HEAD)

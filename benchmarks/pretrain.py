@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from benchmarks.names import UsageError, nearest
 from benchmarks.recipes.frame import Frame, Network
+from benchmarks.runs.numbers import Seed, refuse_infinite
 from benchmarks.runs.parser import bare, canonical, one_line
 from benchmarks.streams import STREAMS, make_stream
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         values = parser.parse_args([canonical(a, parser) for a in arguments]).as_dict()
     except ArgumentError as error:
         raise UsageError(one_line(error, parser)) from error
+    refuse_infinite(values)
     from benchmarks.runs.stopping import host_warnings_hidden
 
     with host_warnings_hidden():
@@ -60,7 +62,7 @@ def pretrain(
     train_epochs: PositiveInt = 10,
     train_mb_size: PositiveInt = 64,
     lr: PositiveFloat = 0.05,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: PositiveInt | None = None,
     dataset_root: str | None = None,

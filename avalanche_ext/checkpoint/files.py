@@ -29,7 +29,12 @@ def write_atomically(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(content, file)
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # hides that the disk is full
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -119,7 +119,11 @@ for _kind, _options in {"released": _RELEASED, "baseline": _BASELINE}.items():
     for _name, _loss in {"lwf": _LWF, "icarl": _ICARL}.items():
         _title = f"Mnemonics' released code, {_name} {_kind}"
         rows(
-            mnemonics_cifar100, f"mnemonics_{_name}_{_kind}", _title, **_loss, **_options
+            mnemonics_cifar100,
+            f"mnemonics_{_name}_{_kind}",
+            _title,
+            **_loss,
+            **_options,
         )
 
 

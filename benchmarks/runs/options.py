@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.names import UsageError
 from benchmarks.recipes.recipe import Recipe
 from benchmarks.runs.results import RunFolder
+
+LARGEST_SEED = 2**32 - 1
+"""What NumPy's generator takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,8 @@ class Settings:
     """The options that every run has.
 
     Args:
-        seed: Seeds Python, NumPy and torch after the benchmark is built; >= 0.
+        seed: Seeds Python, NumPy and torch after the benchmark is built; from 0 to
+            `LARGEST_SEED`.
         device: ``"auto"`` is CUDA where there is one.
         threads: CPU threads of torch; ``None`` leaves them as they are.
         dataset_root: Folder of the data; ``None`` is Avalanche's own.
@@ -103,3 +109,28 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
         {'milestones': [80, 120], 'out': 'results'}
     """
     return dict(json.loads(json.dumps(dict(values), default=str)))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read the options of a run.
+
+    Args:
+        path: A file of YAML.
+
+    Returns:
+        Value by name; no value is checked.
+
+    Raises:
+        UsageError: If this is no such file.
+    """
+    import yaml
+
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"{path} is no YAML ({text}); wanted options") from error
+    if not isinstance(options, dict):
+        found = reprlib.repr(options)
+        raise UsageError(f"{path} holds {found}; wanted options, such as seed: 0")
+    return options

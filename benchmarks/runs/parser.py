@@ -12,15 +12,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NotEmptyStr, PositiveInt
 
 from benchmarks.names import UsageError, nearest
 from benchmarks.recipes.recipe import Recipe
 from benchmarks.runs.evaluation import LOGGERS, METRICS
-from benchmarks.runs.options import Run, Settings
+from benchmarks.runs.numbers import Seed, refuse_infinite
+from benchmarks.runs.options import Run, Settings, read_options
 from benchmarks.runs.results import RunFolder
 from benchmarks.runs.same_frame import like
+from benchmarks.runs.wrong_value import in_plain_words
 from benchmarks.streams import STREAMS
 
 FREE_ON_RESUME = {
@@ -37,6 +39,17 @@ FREE_ON_RESUME = {
 is resumed."""
 
 
+class _Parser(ArgumentParser):
+    """Names the file in which options are wrong."""
+
+    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> Namespace:
+        read_options(Path(path))
+        try:
+            return super().parse_path(path, *arguments, **options)
+        except ArgumentError as error:
+            raise UsageError(f"{path}: {one_line(error, self)}") from error
+
+
 def make_parser(recipe: Recipe) -> ArgumentParser:
     """Build the parser of one recipe.
 
@@ -46,7 +59,7 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     Returns:
         A parser that raises `argparse.ArgumentError` and leaves exiting to the caller.
     """
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=f"python -m benchmarks run {recipe.name}",
         exit_on_error=False,
         allow_abbrev=False,
@@ -54,7 +67,7 @@ def make_parser(recipe: Recipe) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file of options")
     group = parser.add_argument_group("options of every run")
     add = group.add_argument
-    add("--seed", type=NonNegativeInt, default=0, help="seed of the training")
+    add("--seed", type=Seed, default=0, help="seed of the training")
     add("--resume", action="store_true", help="go on after the last experience saved")
     add_common_options(group)
     parser.add_function_arguments(recipe.function, as_group=True)
@@ -101,7 +114,7 @@ def add_common_options(group: Any) -> None:
         default=1,
         help="evaluate and save after every so many-th experience, and the last",
     )
-    add("--out", type=str, default="results", help="folder of all results")
+    add("--out", type=NotEmptyStr, default="results", help="folder of all results")
     add("--note", type=str, default="", help="remark that the table shows")
     add(
         "--like",
@@ -134,6 +147,7 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> Run:
         values = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
         raise UsageError(one_line(error, parser)) from error
+    refuse_infinite(values)
     _refuse_unknown("stream", [values["stream"]], STREAMS)
     _refuse_unknown("logger", values["loggers"] or (), LOGGERS)
     _refuse_unknown("metric", values["metrics"] or (), METRICS)
@@ -209,7 +223,13 @@ def _set_defaults(
     asked = parser.parse_args(quiet)
     folder = RunFolder(out=Path(asked.out), recipe=recipe.name, seed=asked.seed)
     if asked.resume and folder.config.exists():
-        saved: dict[str, Any] = parser.parse_path(str(folder.config)).as_dict()
+        try:
+            saved: dict[str, Any] = parser.parse_path(str(folder.config)).as_dict()
+        except UsageError as error:
+            raise UsageError(
+                f"{error}; delete it and give the run's options again, or choose "
+                "another --out"
+            ) from error
         here = {"config", "out", "seed"}
         parser.set_defaults({k: v for k, v in saved.items() if k not in here})
         return saved
@@ -266,6 +286,6 @@ def one_line(error: ArgumentError, parser: ArgumentParser) -> str:
     text = re.sub(r'^Parser key "([^"]+)":', r"--\1:", text).replace("typing.", "")
     unknown = re.search(r"^unrecognized arguments: (--[^\s=]+)|^Option '(\S+)'", text)
     if unknown is None:
-        return text
+        return in_plain_words(text)
     name = unknown[1] or f"--{unknown[2]}"
     return f"unknown option {name}; {nearest(name, _options(parser))}"

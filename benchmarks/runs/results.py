@@ -15,6 +15,8 @@ import csv
 import io
 import json
 import os
+import reprlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def accuracy(self) -> Path:
+        """The matrix of accuracies."""
+        return self.path / "accuracy.csv"
+
+    @property
     def holds_results(self) -> bool:
         """Whether an experience was finished here, so that there is work to lose."""
         names = ("checkpoint.pt", "run.json", "accuracy.csv")
@@ -77,7 +84,7 @@ class RunFolder:
         path = self.path / "run.json"
         if self.drawing.exists() and self.checkpoint.exists():
             return False
-        return path.exists() and bool(_read_run(path).get("finished"))
+        return path.exists() and bool(_read_json(path).get("finished"))
 
     def prepare(self, config: str) -> None:
         """Make the folder and save the options.
@@ -95,7 +102,7 @@ class RunFolder:
             matrix: One row for each finished experience.
             record: Contents of ``run.json``, plain data.
         """
-        write_atomically(self.path / "accuracy.csv", matrix_to_csv(matrix))
+        write_atomically(self.accuracy, matrix_to_csv(matrix))
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         write_atomically(self.path / "run.json", text)
 
@@ -153,47 +160,113 @@ def read_matrix(path: Path) -> list[list[float | None]]:
     Returns:
         One row for each finished experience.
 
+    Raises:
+        UsageError: If the file cannot be read, or holds something else than numbers.
+
     Example:
         >>> path = getfixture("tmp_path") / "accuracy.csv"
         >>> write_atomically(path, matrix_to_csv([[0.25, None]]))
         >>> read_matrix(path)
         [[0.25, None]]
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [[float(cell) if cell else None for cell in row[1:]] for row in rows]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        return [[float(cell) if cell else None for cell in row[1:]] for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{path}: {error}; wanted a matrix of accuracies") from error
 
 
 def read_runs(roots: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Read every ``run.json`` below some folders, each once, in the order of paths.
+    """Read every run below some folders, each once, in the order of paths.
+
+    A damaged one is left out, with a line on the standard error output.
 
     Args:
         roots: Folders of results, of one recipe or of one run.
 
     Yields:
-        The contents of each ``run.json``, with its folder under ``"folder"``.
+        What :func:`read_run` reads.
 
     Raises:
-        UsageError: If a folder does not exist, or a ``run.json`` is not one of ours.
+        UsageError: If a folder does not exist, or there are runs, but all are damaged.
     """
     seen: set[Path] = set()
+    damaged: list[UsageError] = []
     for root in roots:
         if not root.is_dir():
             raise UsageError(f"no folder {root}, wanted one that a run has written")
         for path in sorted(set(root.resolve().rglob("run.json")) - seen):
             seen.add(path)
-            run = _read_run(path)
-            matrix = path.with_name("accuracy.csv")
-            if "metrics" in run and matrix.exists():  # older runs lack some
-                found = paper_metrics(read_matrix(matrix), run["test_images"])
-                run["metrics"] = {**found, **run["metrics"]}
-            yield {**run, "folder": str(path.parent)}
+            try:
+                run = read_run(path.parent)
+            except UsageError as error:
+                damaged.append(error)
+            else:
+                yield run
+    if damaged and len(damaged) == len(seen):
+        raise damaged[0]
+    for error in damaged:
+        print(f"left out: {error}", file=sys.stderr)
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read one run.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        The contents of its ``run.json``, with the metrics of its ``accuracy.csv`` that
+        older runs lack, and the folder under ``"folder"``.
+
+    Raises:
+        UsageError: If one of the files is damaged, or they do not fit together.
+    """
+    from pydantic import ValidationError
+
+    from benchmarks.runs.schema import RunRecord
+
+    path, table = folder / "run.json", folder / "accuracy.csv"
+    run = _read_json(path)
+    try:
+        RunRecord.model_validate(run)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:2])  # then kinds of a union
+        if first["type"] == "missing":
+            raise UsageError(f"{path} has no {name}; wanted all of a run") from error
+        seen, wanted = reprlib.repr(first["input"]), first["msg"].rpartition(" be ")[2]
+        raise UsageError(f"{path}: {name} is {seen}; wanted {wanted}") from error
+    if table.exists():
+        run["metrics"] = {**_metrics(table, run), **run["metrics"]}
+    return {**run, "folder": str(folder)}
+
+
+def _metrics(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    matrix, images = read_matrix(path), run["test_images"]
+    n, width = run["experiences_finished"], len(images)
+    if len(matrix) != n:
+        raise UsageError(f"{path} has {len(matrix)} rows; wanted {n} as run.json says")
+    for i, row in enumerate(matrix):
+        if len(row) != width:
+            raise UsageError(
+                f"{path}: row {i} has {len(row)} accuracies; wanted {width} as "
+                "run.json says"
+            )
+        for accuracy in row:
+            if accuracy is not None and not 0 <= accuracy <= 1:
+                raise UsageError(f"{path}: row {i} has {accuracy}; wanted 0 to 1")
+    try:
+        return paper_metrics(matrix, images)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not JSON ({error}), wanted a run.json") from error
     if not isinstance(record, dict) or "recipe" not in record:
         raise UsageError(f'{path} has no "recipe", wanted a run.json of this package')

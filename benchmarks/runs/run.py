@@ -20,9 +20,11 @@ from benchmarks.runs.evaluation import (
     make_evaluator,
     require_measurable,
 )
+from benchmarks.runs.lock import locked
 from benchmarks.runs.options import Run, Settings
 from benchmarks.runs.pictures import write_pictures
 from benchmarks.runs.record import Progress, make_record
+from benchmarks.runs.results import read_matrix
 from benchmarks.streams import make_stream
 
 if TYPE_CHECKING:
@@ -40,10 +42,15 @@ def execute(run: Run, command: str) -> None:
         command: The command as typed, for ``run.json``.
 
     Raises:
-        UsageError: If the folder holds results and ``--resume`` was not given; if an
-            option is wrong, data or CUDA are missing, or the checkpoint cannot be used.
-            Nothing was changed then.
+        UsageError: If another process writes there; if the folder holds results and
+            ``--resume`` was not given; if an option is wrong, data or CUDA are missing,
+            or the checkpoint is missing or cannot be used. Nothing was changed then.
     """
+    with locked(run.folder.path):
+        _execute(run, command)
+
+
+def _execute(run: Run, command: str) -> None:
     folder = run.folder
     if folder.holds_results and not run.settings.resume:
         raise UsageError(
@@ -95,7 +102,10 @@ def start(run: Run, command: str) -> Training:
         require_measurable(strategy)
     except (ValueError, FileNotFoundError) as error:
         # streams know the command that gets their data, but not of which recipe
-        text = str(error).replace("run RECIPE", f"run {run.recipe.name}")
+        name = run.recipe.name
+        if "stream" in run.changed:
+            name += f" --stream {run.options['stream']}"
+        text = str(error).replace("run RECIPE", f"run {name}")
         raise UsageError(text) from error
     training = Training(run=run, setup=setup, benchmark=benchmark, strategy=strategy)
     if run.settings.resume:
@@ -179,12 +189,17 @@ class Training:
         """Put strategy and progress back to the last finished experience, if any.
 
         Raises:
-            UsageError: If the checkpoint cannot be used.
+            UsageError: If the checkpoint cannot be used, or is missing beside results.
         """
         from avalanche_ext.checkpoint import CheckpointError, load_checkpoint
 
-        path = self.run.folder.checkpoint
+        path, matrix = self.run.folder.checkpoint, self.run.folder.accuracy
         if not path.exists():
+            if matrix.exists() and (rows := read_matrix(matrix)):
+                raise UsageError(
+                    f"no {path.name} in {path.parent}, but accuracy.csv has {len(rows)} "
+                    "rows; wanted the checkpoint, or another --out"
+                )
             print(f"no experience is saved in {path.parent}: starting anew", flush=True)
             return
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.names import UsageError
 from benchmarks.recipes.frame import Frame
-from benchmarks.runs.results import read_runs
+from benchmarks.runs.results import read_run
 
 FRAME = tuple(field.name for field in fields(Frame))
 
@@ -80,7 +80,7 @@ def like(
             f"--like {folder} holds no run.json; wanted the folder of a run, such as "
             "results/lucir_digits/0"
         )
-    record = next(read_runs([folder]))
+    record = read_run(folder)
     if record["recipe"] != folder.resolve().parent.name:
         raise UsageError(
             f"--like {folder} holds a run of {record['recipe']}; wanted it in a folder "

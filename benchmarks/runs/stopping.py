@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import linecache
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import TextIO
 
 from benchmarks.names import RunFailed, UsageError
-from benchmarks.runs.options import Run, Settings
+from benchmarks.runs.options import Run
 
 
 def execute_until_stopped(run: Run, command: str) -> int:
@@ -27,8 +28,8 @@ def execute_until_stopped(run: Run, command: str) -> int:
         command: The command as typed.
 
     Returns:
-        Exit code: 0; 1 if the disk is full or the like; 130 after Ctrl-C, 143 after
-        SIGTERM.
+        Exit code: 0; 1 if the disk is full, training diverged or the like; 130 after
+        Ctrl-C, 143 after SIGTERM.
 
     Raises:
         UsageError: If the run cannot be started as given.
@@ -49,9 +50,33 @@ def execute_until_stopped(run: Run, command: str) -> int:
         return 1
     except UsageError:
         raise
-    except Exception:  # a defect, or memory that ran out: its traceback follows
+    except Exception as error:
+        if raised_by_us(error):
+            print(f"error: {error}; {how_to_resume(run, command)}", file=sys.stderr)
+            return 1
+        # a defect, or memory that ran out: its traceback follows
         print(f"failed; {how_to_resume(run, command)}", file=sys.stderr)
         raise
+
+
+def raised_by_us(error: Exception) -> bool:
+    """Whether an error is a message to people, such as that training diverged.
+
+    Those are the ValueErrors that a ``raise`` statement of `avalanche_ext` raised. Any
+    other, also a ValueError of Python or torch within our code, is a defect.
+
+    Args:
+        error: As caught.
+
+    Returns:
+        Whether its text is enough.
+    """
+    if not isinstance(error, ValueError):
+        return False
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals.get("__name__", "").startswith("avalanche_ext.")
+    text = linecache.getline(frame.f_code.co_filename, line)
+    return ours and text.lstrip().startswith("raise ")
 
 
 @contextmanager
@@ -107,20 +132,5 @@ def how_to_resume(run: Run, command: str) -> str:
     if not run.folder.checkpoint.exists():
         return f"no experience was finished; start again with\n  {command}"
     saved = "the experiences finished so far are saved; resume with"
-    return f"{saved}\n  {resume_command(run)}"
-
-
-def resume_command(run: Run) -> str:
-    """The command that goes on with a run; its options are in its folder.
-
-    Args:
-        run: Recipe and options.
-
-    Returns:
-        A line for a shell.
-    """
-    words = ["python", "-m", "benchmarks", "run", run.recipe.name]
-    words += ["--seed", str(run.settings.seed)]
-    if run.settings.out != Settings.out:
-        words += ["--out", str(run.settings.out)]
-    return shlex.join([*words, "--resume"])
+    resume = "" if run.settings.resume else " --resume"
+    return f"{saved}\n  {command}{resume}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,15 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from benchmarks.names import UsageError
-from benchmarks.runs.parser import add_common_options, bare, canonical, one_line
+from benchmarks.recipes import RECIPES
+from benchmarks.runs.parser import (
+    FREE_ON_RESUME,
+    add_common_options,
+    bare,
+    canonical,
+    make_parser,
+    one_line,
+)
 from benchmarks.sweep.baselines import baseline_jobs, choose_baselines
 from benchmarks.sweep.executor import Executor
 from benchmarks.sweep.jobs import Plan
@@ -48,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         values = parser.parse_args([canonical(a, parser) for a in arguments]).as_dict()
     except ArgumentError as error:
+        _refuse_option_of_recipes(arguments, error)
         raise UsageError(one_line(error, parser)) from error
     values = {name: bare(value) for name, value in values.items()}
     if values["threads"] is None:
@@ -77,6 +87,24 @@ def main(arguments: Sequence[str]) -> int:
     from benchmarks.sweep.drive import sweep
 
     return sweep(jobs, _choose_executor(values), retries=values["retries"], out=out)
+
+
+def _refuse_option_of_recipes(arguments: Sequence[str], error: ArgumentError) -> None:
+    """Say how an option that recipes have, and a sweep has not, is given to a sweep."""
+    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", str(error))
+    if unknown is None:
+        return
+    name = unknown[1].removeprefix("--").replace("-", "_")
+    if name in FREE_ON_RESUME | {"seed"}:  # of every run
+        return
+    kinds = (recipe for recipe in RECIPES.values() if not recipe.is_row)
+    if any(name in make_parser(kind).get_defaults() for kind in kinds):
+        words = [w for a in arguments for w in a.partition("=")[::2] if w]
+        value = [*words, "--"][words.index(unknown[1]) + 1]
+        pair = f"{name}={'true' if value.startswith('--') else value}"
+        raise UsageError(
+            f"{unknown[1]} is an option of a recipe; wanted --set {pair}"
+        ) from error
 
 
 def _add_options(group: Any) -> None:

@@ -46,7 +46,8 @@ def sweep(jobs: Sequence[Job], executor: Executor, *, retries: int, out: Path) -
         if state.waiting:
             # in this order, as Ray takes SIGTERM for itself
             with executor, sigterm_interrupts():
-                print(f"{len(state.waiting)} runs, {executor}", flush=True)
+                n = len(state.waiting)
+                print(f"{n} run{'s' if n != 1 else ''}, {executor}", flush=True)
                 display = Display(n_jobs=len(jobs), n_finished=len(finished))
                 with display:
                     state.carry_out(executor, display, retries=retries)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.names import UsageError, nearest
-from benchmarks.recipes import RECIPES, Recipe
-from benchmarks.runs.options import Run
+from benchmarks.names import UsageError
+from benchmarks.recipes import Recipe
+from benchmarks.recipes.find import find_recipes
+from benchmarks.runs.options import Run, read_options
 from benchmarks.runs.parser import FREE_ON_RESUME, parse
 from benchmarks.runs.results import RunFolder
 from benchmarks.sweep.words import folder_name
@@ -142,39 +142,11 @@ def _written(options: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def find_recipes(names: Iterable[str]) -> list[Recipe]:
-    """Find the recipes that are meant.
-
-    Args:
-        names: Names, or patterns with ``*``, ``?`` and ``[]``; with a ``/``, of the
-            published rows of a recipe: ``lucir_cifar100/*``.
-
-    Returns:
-        Each recipe once.
-
-    Raises:
-        UsageError: If a name or pattern fits none.
-    """
-    found: dict[str, Recipe] = {}
-    for name in names:
-        fitting = [r for r in RECIPES.values() if _fits(r, name)]
-        if not fitting:
-            raise UsageError(f"unknown recipe {name}; {nearest(name, RECIPES)}")
-        found |= {recipe.name: recipe for recipe in fitting}
-    return list(found.values())
-
-
-def _fits(recipe: Recipe, pattern: str) -> bool:
-    if "/" not in pattern:
-        return fnmatchcase(recipe.name, pattern)
-    return recipe.is_row and fnmatchcase(f"{recipe.base}/{recipe.name}", pattern)
-
-
 def _refuse_other_options(run: Run) -> None:
     """Refuse a folder in which something else was run, instead of calling it done."""
     if not run.folder.config.exists() or not run.folder.holds_results:
         return
-    saved = yaml.safe_load(run.folder.config.read_text(encoding="utf-8"))
+    saved = read_options(run.folder.config)
     asked = yaml.safe_load(run.to_yaml())
     for name in sorted(saved.keys() & asked.keys() - FREE_ON_RESUME - {"out", "seed"}):
         if saved[name] != asked[name]:

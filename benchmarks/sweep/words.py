@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping
 import yaml
 
 from benchmarks.names import UsageError
+from benchmarks.runs.options import LARGEST_SEED
+
+MOST_SEEDS = 10_000
+"""More are a slip of the finger."""
 
 
 def read_seeds(text: str) -> list[int]:
@@ -20,7 +24,7 @@ def read_seeds(text: str) -> list[int]:
         The seeds, each once.
 
     Raises:
-        UsageError: If the text is no such list.
+        UsageError: If the text is no such list, or one of too many.
 
     Example:
         >>> read_seeds("0-2,7")
@@ -28,10 +32,14 @@ def read_seeds(text: str) -> list[int]:
     """
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip())
         span = match and range(int(match[1]), int(match[2] or match[1]) + 1)
         if not span:
             raise UsageError(f"--seeds is {text}; wanted for instance 0-4 or 0,2,5")
+        if len(seeds) + len(span) > MOST_SEEDS:
+            raise UsageError(f"--seeds is {text}; wanted at most {MOST_SEEDS} seeds")
+        if span[-1] > LARGEST_SEED:
+            raise UsageError(f"--seeds is {text}; wanted seeds up to {LARGEST_SEED}")
         seeds |= dict.fromkeys(span)
     return list(seeds)
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from benchmarks.names import UsageError
 from benchmarks.runs.baseline_names import BASELINES
 from benchmarks.tables.as_markdown import table_of
 from benchmarks.tables.cells import figure_of
 from benchmarks.tables.rows import Row, size, spread
 
 
-def beside(rows: Sequence[Row]) -> str:
+def beside(rows: Sequence[Row], folders: Iterable[Path]) -> str:
     """Lay out all methods that baselines were run beside.
 
     Args:
         rows: All rows; those with ``like`` belong to the recipe of that name. Runs that
             are not finished are left out.
+        folders: Where they were found.
 
     Returns:
         A table of Markdown and what its columns are, ending in a newline. Accuracies
         are final ones; baselines keep at most the bytes of the method in their row.
+
+    Raises:
+        UsageError: If no finished run has a finished baseline.
     """
     rows = [row for row in rows if row.runs[0]["finished"]]
     alike: dict[tuple[str, str], dict[str, Row]] = {}
@@ -54,5 +60,11 @@ def beside(rows: Sequence[Row]) -> str:
                 ),
                 "\n".join(marks),
             )
+        )
+    if not body:
+        places = ", ".join(map(str, folders))
+        raise UsageError(
+            f"no finished run in {places} has baselines (made with --like, or "
+            "sweep --baselines)"
         )
     return table_of((*heads, *names, "mark"), body) + "\n"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.names import UsageError
-from benchmarks.runs.results import write_atomically
 from benchmarks.tables.rows import not_run, read_rows
 from benchmarks.tables.targets import read_targets
 
@@ -22,7 +21,8 @@ def main(arguments: Sequence[str]) -> int:
         Exit code 0.
 
     Raises:
-        UsageError: If a folder does not exist or holds no run, or an option is wrong.
+        UsageError: If a folder does not exist or holds no run, or an option or a page
+            is wrong.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks table",
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         choices=("terminal", "markdown", "csv", "beside"),
         default="terminal",
         help="csv: a line a figure, with sources and commands; beside: Markdown, the "
-        "baselines in columns",
+        "baselines (runs made with --like, or sweep --baselines) in columns",
     )
     parser.add_argument(
         "--not-run", action="store_true", help="also every published row not run"
@@ -57,16 +57,13 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         raise UsageError(f"table does not know {unknown[0]}; see table --help")
     if given.write:
-        from benchmarks.tables.pages import with_tables
+        from benchmarks.tables.pages import write_tables
 
-        for page in given.write:
-            if not page.is_file():
-                raise UsageError(f"no page {page}; wanted a file of Markdown")
-            text = with_tables(page.read_text(encoding="utf-8"), main)
-            write_atomically(page, text)
+        write_tables(given.write, main)
         return 0
     targets = read_targets()
-    rows = read_rows(given.results or [Path("results")], targets)
+    folders = given.results or [Path("results")]
+    rows = read_rows(folders, targets)
     left = not_run(rows, targets)
     if given.format == "csv":
         from benchmarks.tables.as_csv import write_csv
@@ -79,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     elif given.format == "beside":
         from benchmarks.tables.beside import beside
 
-        print(beside(rows), end="")
+        print(beside(rows, folders), end="")
     else:
         from benchmarks.tables.as_terminal import print_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.recipes import RECIPES
+from benchmarks.recipes.find import find_recipes
 from benchmarks.streams import STREAMS
 
 CLONE = Path(__file__).parents[2]
@@ -58,7 +60,7 @@ def test_nothing_heavy_is_imported_before_options_are_checked():
         (["run", "naive", "--lrr", "1"], "unknown option --lrr; did you mean --lr?"),
         (["run", "naive", "--stream", "split_digit"], "did you mean split_digits?"),
         (["run", "naive", "--loggers", "txt"], "did you mean text?"),
-        (["run", "naive", "--lr", "0"], "--lr: "),
+        (["run", "naive", "--lr", "0"], "--lr is 0; wanted"),
         (["list", "all"], "unknown recipe all; wanted one of"),
         (["table", "--all"], "table does not know --all"),
         (["table", "nowhere"], "no folder nowhere"),
@@ -85,6 +87,15 @@ def test_help_is_no_error(arguments, capsys):
 def test_command_that_says_too_little_shows_how_to_go_on(arguments, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().out.startswith("usage: python -m benchmarks")
+
+
+def test_list_takes_patterns_and_names_of_rows_as_a_sweep_does(capsys):
+    rows = [r for r in RECIPES.values() if r.is_row]
+    for name in (rows[0].name, f"{rows[0].base}/*", "*"):
+        assert main(["list", name]) == 0
+        told = re.findall(r"^ +(\w+)  ", capsys.readouterr().out, re.MULTILINE)
+        shown = [r.name for r in find_recipes([name])]
+        assert [word for word in told if word in RECIPES] == shown
 
 
 def test_list_shows_all_there_is_and_what_it_needs(capsys):

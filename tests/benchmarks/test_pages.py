@@ -102,3 +102,53 @@ def test_written_page_keeps_all_but_its_tables(results, tmp_path, monkeypatch):
     assert main(["--write", str(page)]) == 0 and page.read_text() == text
     with pytest.raises(UsageError, match="no page .*; wanted a file of Markdown"):
         main(["--write", str(tmp_path / "none.md")])
+
+
+def test_written_page_keeps_its_line_ends_and_its_fenced_blocks(
+    results, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    place = b"<!-- table results --format beside -->\r\n<!-- /table -->\r\n"
+    fenced = b"```text\r\n" + place + b"```\r\n"
+    page.write_bytes(fenced + place)
+    assert main(["--write", str(page)]) == 0
+    written = page.read_bytes()
+    assert written.startswith(fenced) and written.count(b"`bdr_digits`") == 1
+    assert written.count(b"\n") == written.count(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"words\n", "there is no table; wanted <!-- table RESULTS"),
+        (b"```\n<!-- table results -->\n<!-- /table -->\n```\n", "there is no table"),
+        (b"<!-- table results -->\nold\n", "<!-- table results --> is half of a table"),
+        (b"<!-- /table -->\n", "<!-- /table --> is half of a table"),
+        (
+            b"<!-- table one -->\n<!-- table two -->\n<!-- /table -->\n",
+            "<!-- table one --> is half of a table",
+        ),
+        (b"<!-- table 'results -->\n<!-- /table -->\n", "No closing quotation"),
+        (b"<!-- table nowhere -->\n<!-- /table -->\n", "no folder nowhere"),
+        (b"caf\xe9\n", "wanted UTF-8"),
+    ],
+)
+def test_page_that_cannot_be_written_is_named_and_none_is_touched(
+    text, message, results, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text("<!-- table results -->\n<!-- /table -->\n")
+    bad.write_bytes(text)
+    before = good.read_bytes()
+    with pytest.raises(UsageError, match="bad.md") as error:
+        main(["--write", str(good), str(bad)])
+    assert message in str(error.value)
+    assert good.read_bytes() == before and bad.read_bytes() == text
+
+
+def test_baselines_in_columns_are_refused_where_there_are_none(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(record("bdr_digits", 0, 0.5)))
+    with pytest.raises(UsageError, match="has baselines .made with --like, or sweep"):
+        main([str(tmp_path), "--format", "beside"])

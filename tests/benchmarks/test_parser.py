@@ -10,6 +10,7 @@ import yaml
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES, lucir, row
 from benchmarks.runs.parser import make_parser, parse
+from benchmarks.sweep.words import read_seeds
 
 DIGITS, CIFAR = RECIPES["lucir_digits"], RECIPES["lucir_cifar100"]
 
@@ -93,12 +94,19 @@ def test_numbers_are_plain_after_their_check():
     [
         (["--lrr", "1"], "unknown option --lrr; did you mean --lr?"),
         (["--train-epoch=1"], "did you mean --train_epochs?"),
-        (["--lr", "0"], "--lr: .*PositiveFloat: 0 "),
-        (["--train_mb_size", "-1"], "--train_mb_size: .*PositiveInt: -1 "),
-        (["--exemplars_per_class", "2.5"], "--exemplars_per_class: .*'2.5'"),
-        (["--milestones", "[0]"], "--milestones: .*PositiveInt: 0 "),
-        (["--network", "resnet"], "--network: .*'resnet32'.*resnet$"),
-        (["--seed", "-1"], "--seed: .*-1 "),
+        (["--lr", "0"], "--lr is 0; wanted a number > 0"),
+        (
+            ["--train_mb_size", "-1"],
+            "--train_mb_size is -1; wanted a whole number >= 1",
+        ),
+        (["--exemplars_per_class", "2.5"], "--exemplars_per_class is 2.5; wanted"),
+        (["--milestones", "[0]"], "--milestones is 0; wanted a whole"),
+        (["--milestones", "80,120"], "is 80,120; wanted a list, e.g. .80,120.$"),
+        (["--threads", "0"], "--threads is 0; wanted a whole number >= 1 or null$"),
+        (["--memory_resident", "3"], "is 3; wanted one of auto or true or false$"),
+        (["--out", ""], "--out is ''"),
+        (["--network", "resnet"], "--network is resnet; wanted one of .*resnet32"),
+        (["--seed", "-1"], "--seed is -1; wanted a whole number from 0 "),
         (["--stream", "split_mnits"], "unknown stream .*did you mean split_mnist?"),
         (["--loggers", "cvs"], "unknown logger cvs; did you mean csv?"),
         (["--metrics", "timin"], "unknown metric timin; did you mean timing?"),
@@ -146,3 +154,34 @@ def test_resume_may_go_on_elsewhere(tmp_path):
     elsewhere = ["--device", "cpu", "--loggers", "csv", "--dataset-root", "data"]
     run = parse(DIGITS, ["--resume", "--out", str(tmp_path), *elsewhere])
     assert run.settings.device == "cpu" and run.settings.loggers == ["csv"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"lr: [1\n", b"", b"just text", b"- 1", b"\x00"]
+)
+def test_broken_file_of_options_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"mine\.yaml .*wanted options") as error:
+        parse(DIGITS, ["--config", str(path)])
+    assert "\n" not in str(error.value)
+    folder = saved_run(tmp_path).folder
+    folder.config.write_bytes(content)
+    advice = r"config\.yaml .*delete it .*another --out"
+    with pytest.raises(UsageError, match=advice) as error:
+        parse(DIGITS, ["--resume", "--out", str(tmp_path)])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["inf", ".inf", "1e999", "nan"])
+def test_infinite_number_is_refused(value):
+    with pytest.raises(UsageError, match="--lr .*wanted a"):
+        parse(DIGITS, ["--lr", value])
+
+
+def test_seed_is_at_most_what_numpy_takes():
+    assert parse(DIGITS, ["--seed", str(2**32 - 1)]).settings.seed == 2**32 - 1
+    with pytest.raises(UsageError, match="--seed .*4294967296"):
+        parse(DIGITS, ["--seed", str(2**32)])
+    with pytest.raises(UsageError, match="--seeds is 4294967296; wanted seeds up to"):
+        read_seeds(str(2**32))

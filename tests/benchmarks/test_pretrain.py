@@ -90,7 +90,7 @@ def test_imagenet_weights_are_for_one_network_and_a_missing_download_is_named(
     [
         ([], "required: file"),
         (["x.pt", "--lrr", "1"], "unknown option --lrr; did you mean --lr?"),
-        (["x.pt", "--lr", "0"], "--lr: "),
+        (["x.pt", "--lr", "0"], "--lr is 0; wanted a number > 0"),
         (["x.pt", "--stream", "split_digit"], "did you mean split_digits?"),
         (["nowhere/x.pt"], "nowhere; wanted it to exist"),
         (["."], "file is ., a folder; wanted the name of a file"),

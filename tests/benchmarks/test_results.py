@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report_runs import lay_run
 
 from benchmarks.names import UsageError
 from benchmarks.runs.results import (
@@ -58,10 +59,8 @@ def test_folder_holds_results_only_when_an_experience_is_finished(tmp_path):
 
 def test_runs_are_read_once_each_from_any_folder_above(tmp_path):
     for seed in (0, 1):
-        folder = RunFolder(out=tmp_path, recipe="naive", seed=seed)
-        folder.prepare("")
-        folder.write([[1.0]], {"recipe": "naive", "seed": seed})
-    found = read_runs([tmp_path, tmp_path / "naive", tmp_path / "naive" / "1"])
+        folder = lay_run(tmp_path, seed=seed)
+    found = read_runs([tmp_path, folder.parent, folder])
     assert [run["seed"] for run in found] == [0, 1]
 
 

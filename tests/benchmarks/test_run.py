@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from avalanche_ext import checkpoint
+from avalanche_ext._finite import FiniteTerm
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
@@ -149,6 +150,17 @@ def test_resume_without_anything_saved_starts(tmp_path, capsys):
     assert out.startswith("no experience is saved in ") and "experience 1 of 5" in out
 
 
+def test_resume_without_the_checkpoint_overwrites_no_results(copied, capsys):
+    folder, out = copied
+    (folder / "checkpoint.pt").unlink()
+    (folder / "run.json").unlink()
+    before = files(folder)
+    assert main(["run", "naive", "--resume", *out]) == 2
+    assert files(folder) == before
+    wanted = f"no checkpoint.pt in {folder}, but accuracy.csv has 5 rows; wanted the"
+    assert wanted in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])
 def test_damaged_checkpoint_is_refused_and_nothing_overwritten(copied, damage, capsys):
     folder, out = copied
@@ -178,9 +190,29 @@ def test_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch, 
     assert "no space" in err and "Traceback" not in err
     assert err.endswith(
         "resume with\n"
-        f"  python -m benchmarks run naive --seed 0 --out {tmp_path} --resume\n"
+        f"  python -m benchmarks {' '.join(NAIVE)} --out {tmp_path} --resume\n"
     )
     assert len(metrics(tmp_path)["accuracy_over_experiences"]) == 1
+
+
+def test_what_our_code_says_is_one_line_and_a_defect_a_traceback(
+    tmp_path, monkeypatch, capsys
+):
+    def diverge(*_, **__):
+        term = FiniteTerm("the loss")
+        term.look_at(torch.tensor(torch.nan))
+
+    def fail(*_, **__):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("benchmarks.runs.run.accuracy_row", diverge)
+    assert main([*NAIVE, "--out", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: the loss is not finite; wanted a finite number: did ")
+    assert "start again with\n  python -m benchmarks run naive" in err
+    monkeypatch.setattr("benchmarks.runs.run.accuracy_row", fail)
+    with pytest.raises(ValueError, match="a defect"):
+        main([*NAIVE, "--out", str(tmp_path)])
 
 
 def test_failure_of_any_kind_says_how_to_resume(copied, monkeypatch, capsys):
@@ -204,7 +236,7 @@ def test_missing_data_are_named_before_anything_is_written(tmp_path, capsys):
     assert main([*arguments, *places]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: split_cifar10 lacks ") and "171 MB" in err
-    assert "python -m benchmarks run naive --dataset-root" in err
+    assert "benchmarks run naive --stream split_cifar10 --dataset-root" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -10,11 +10,12 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.names import UsageError
 from benchmarks.recipes import RECIPES
+from benchmarks.recipes.find import find_recipes
 from benchmarks.sweep import command
 from benchmarks.sweep.baselines import baseline_jobs, choose_baselines
 from benchmarks.sweep.drive import sweep
 from benchmarks.sweep.executor import Ending, last_words
-from benchmarks.sweep.jobs import Job, Plan, find_recipes
+from benchmarks.sweep.jobs import Job, Plan
 from benchmarks.sweep.on_ray import run_in_worker
 from benchmarks.sweep.words import folder_name, read_seeds, split_values
 
@@ -153,13 +154,18 @@ def test_folder_names_are_safe():
         (["naive", "--override", "lr=1", "--set", "lr=2"], "lr is given twice"),
         (["naive", "--set", "lr=1", "--set", "lr=2"], "--set lr is given twice"),
         (["naive", "--set", "lrr=1"], "naive: unknown option --lrr; did you mean --lr"),
-        (["naive", "--override", "lr=0.1,-1"], "naive: --lr: "),
+        (["naive", "--override", "lr=0.1,-1"], "naive: --lr is -1"),
         (["naive", "ewc", "--override", "ewc_lambda=1"], "naive: unknown option"),
         (["naive", "--set", "seed=3"], "seed is no option of naive alone"),
         (["naive", "--set", "stream_seed=3", "--class-orders"], "given twice"),
         (["naive", "--override", "milestones=[1],[1 ]"], "is the folder of 2 runs"),
         (["naive", "--metrics", "timings"], "did you mean timing?"),
-        (["naive", "--jobs", "0"], "--jobs"),
+        (["naive", "--jobs", "0"], "--jobs is 0; wanted a whole number >= 1 or null"),
+        (["naive", "--out", ""], "--out is ''"),
+        (["naive", "--seeds", "0-999999999"], "wanted at most 10000 seeds"),
+        (["naive", "--lr", "0.1"], "of a recipe; wanted --set lr=0.1"),
+        (["naive", "--train-epochs=1"], "of a recipe; wanted --set train_epochs=1"),
+        (["naive", "--task-labels", "--smoke"], "wanted --set task_labels=true"),
         (["naive", "--jobs", "1", "--gpus", "1"], "--gpus is 1; wanted Ray"),
         (["naive", "--jobs", "1", "--address", "auto"], "wanted one of them"),
         (["naive", "--baselines", "lucir_digits"], "does not apply to naive 0"),
@@ -222,6 +228,11 @@ def test_a_wrong_command_is_not_tried_again(tmp_path):
     jobs = plan(tmp_path, "naive")
     assert sweep(jobs, executor, retries=2, out=tmp_path) == 1
     assert executor.started == ["naive 0"]
+
+
+def test_one_run_is_counted_as_one(tmp_path, capsys):
+    sweep(plan(tmp_path, "naive"), Scripted(), retries=0, out=tmp_path)
+    assert capsys.readouterr().out.startswith("1 run, ")
 
 
 def test_baselines_follow_their_run_into_a_folder_beside_it(tmp_path, capsys):

@@ -242,7 +242,7 @@ def test_csv_has_a_line_for_each_figure(two_seeds, capsys):
 
 
 def test_metrics_that_an_older_run_lacks_come_from_its_matrix(tmp_path):
-    folder = saved(tmp_path, run())
+    folder = saved(tmp_path, run(experiences_finished=2, test_images=[9, 9]))
     matrix = [[1.0, None], [0.5, 0.75]]
     (tmp_path / "0" / "accuracy.csv").write_text(matrix_to_csv(matrix))
     [row] = read_rows([Path(folder)], [])
