@@ -29,5 +29,5 @@ $bin/lint-imports
 say "documentation"
 $bin/sphinx-build -q -W --keep-going docs build/docs
 say "doctests and tests"
-$bin/python -m pytest -q
+$bin/python -m pytest -q -rs
 $bin/python tests/browser.py

@@ -102,6 +102,8 @@ def test_ray_cluster_that_loses_a_worker_gives_the_results_of_runs_one_by_one(
     reference, tmp_path
 ):
     pytest.importorskip("ray")
+    if "lo" in psutil.net_if_stats() and not psutil.net_if_stats()["lo"].isup:
+        pytest.skip("the machine's loopback interface is down, Ray needs it")
     done = subprocess.run(
         [sys.executable, "ray_cluster.py", *RECIPES, *SWEEP, "--out", tmp_path],
         cwd=HERE,
@@ -109,6 +111,7 @@ def test_ray_cluster_that_loses_a_worker_gives_the_results_of_runs_one_by_one(
         capture_output=True,
         text=True,
         check=False,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"code": 0, "nodes": 2}
