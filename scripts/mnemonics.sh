@@ -40,7 +40,7 @@ for data in ${DATA:-mnist cifar100}; do
     mnist) compare mnist mnemonics_mnist "uint8 float32" "herding random" 5 --dataset-root "$mnist_root" --images_per_class 500 --train_epochs 2 "$@" ;;
     cifar100) compare cifar100 mnemonics_cifar100 uint8 herding 2 --dataset-root "$cifar100_root" --images_per_class 100 \
       --n_experiences 5 --first_experience_classes 20 --network resnet8 --train_epochs 8 --train_mb_size 64 --milestones "[]" \
-      --optimization fast --finetuning_epochs 0 --distillation_weight 20 --precision bfloat16 --channels_last true "$@" ;;
+      --optimization fast --finetuning_epochs 0 --distillation_weight 20 --precision bf16 --channels_last true "$@" ;;
   esac
 done
 "${python[@]}" scripts/both_classifiers.py "$out"

@@ -1,29 +1,23 @@
 """A made CORe50: the folder as its archives unpack, with few small noisy images.
 
-Each object is shown in three sequences; as in the real one, ``s3`` is for testing. A
-class of the file lists is an object, and the colour of its images gives it away. Real
-files are called ``C_SS_OO_FFF.png`` (sequence, object, frame).
+Each object is shown in three sequences; as in the real one, the third is for testing. A
+class of the file lists is an object, and the colour of its images gives it away.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from avalanche.benchmarks.classic.core50 import nbatch, scen2dirs
+from avalanche.benchmarks.classic.core50 import nbatch
 from PIL import Image
 
+from benchmarks.streams.core50_lists import image_path, write_core50_lists
+
 N_CLASSES = 50
-SEQUENCES = ("s1", "s2", "s3")
+SEQUENCES = (1, 2, 3)
 TEST_FRAMES = 20  # of which the protocol of NICv2 takes one
-
-
-def image_path(sequence: str, label: int, frame: int) -> str:
-    """Where an image lies below the tree of images."""
-    number = f"{int(sequence[1:]):02d}_{label + 1:02d}_{frame:03d}"
-    return f"{sequence}/o{label + 1}/C_{number}.png"
 
 
 def experience_classes(i: int) -> list[int]:
@@ -52,9 +46,9 @@ def lay_core50(
                     tree / image_path(sequence, label, frame), label, size, rng
                 )
         # the test list names this one file as often as the real one names frames
-        _write_image(tree / image_path("s3", label, 0), label, size, rng)
-    _write_lists(root, scenario, run, frames)
-    _write_tables(root, frames)
+        _write_image(tree / image_path(3, label, 0), label, size, rng)
+    train = [list(train_lines(i, frames)) for i in range(nbatch[scenario])]
+    write_core50_lists(root, scenario, run, train, list(test_lines()))
 
 
 def train_lines(i: int, frames: int = 2) -> Iterator[tuple[str, int]]:
@@ -68,7 +62,7 @@ def test_lines() -> Iterator[tuple[str, int]]:
     """Path and class of each image of the complete test list."""
     for label in range(N_CLASSES):
         for _ in range(TEST_FRAMES):
-            yield image_path("s3", label, 0), label
+            yield image_path(3, label, 0), label
 
 
 test_lines.__test__ = False  # type: ignore[attr-defined]
@@ -80,36 +74,3 @@ def _write_image(path: Path, label: int, size: int, rng: np.random.Generator) ->
     shade = np.array([label * 5, 245 - label * 5, label % 7 * 35])
     small = np.clip(shade + rng.integers(0, 16, (8, 8, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(small).resize((size, size), Image.Resampling.NEAREST).save(path)
-
-
-def _write_lists(root: Path, scenario: str, run: int, frames: int) -> None:
-    (root / "batches_filelists").mkdir(exist_ok=True)
-    for name in ("nicv2_79", "nicv2_196", "nicv2_391"):
-        (root / scen2dirs[name]).mkdir(exist_ok=True)
-    # else Avalanche writes many lists of categories, and leaves files open
-    (root / "NIC_v2_79_cat").mkdir()
-    folder = root / scen2dirs[scenario] / f"run{run}"
-    folder.mkdir(parents=True)
-    lists = {
-        f"train_batch_{i:02d}": train_lines(i, frames) for i in range(nbatch[scenario])
-    }
-    for name, lines in {**lists, "test": test_lines()}.items():
-        text = "".join(f"{path} {label}\n" for path, label in lines)
-        (folder / f"{name}_filelist.txt").write_text(text)
-
-
-def _write_tables(root: Path, frames: int) -> None:
-    """The pickles of all paths, and of labels and look-ups of the scenario ``ni``."""
-    lines = [*train_lines(0, frames), *test_lines()]
-    indices, labels = list(range(len(lines))), [label for _, label in lines]
-    n = nbatch["ni"]
-    cut = len(lines) - N_CLASSES * TEST_FRAMES
-    parts = [slice(0, cut), *([slice(0, 0)] * (n - 1)), slice(cut, None)]
-    tables = {
-        "paths.pkl": [path for path, _ in lines],
-        "LUP.pkl": {"ni": [[indices[p] for p in parts]]},
-        "labels.pkl": {"ni": [[labels[p] for p in parts]]},
-        "labels2names.pkl": {},
-    }
-    for name, content in tables.items():
-        (root / name).write_bytes(pickle.dumps(content))

@@ -19,7 +19,7 @@ from avalanche_ext.buffers.exemplar_steps import (
 from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
 from avalanche_ext.functional.functional_prior import MASKED
 from avalanche_ext.functional.undisturbed import undisturbed
-from avalanche_ext.loaders import make_loader
+from avalanche_ext.loaders import make_loader, values_of
 from avalanche_ext.models.feature_classifier import extract_features
 
 
@@ -231,5 +231,5 @@ def require_one_head(model: Any) -> None:
 
 def _of_classes(data: Any, known: set[int]) -> Any:
     """Without samples of classes that have no exemplar, and so no mean."""
-    rows = [i for i, label in enumerate(data.targets) if int(label) in known]
+    rows = [i for i, label in enumerate(values_of(data.targets)) if int(label) in known]
     return data if len(rows) == len(data) else data.subset(rows)

@@ -12,6 +12,7 @@ from avalanche_ext._checks import require_kind
 from avalanche_ext.buffers.exemplar_images import ExemplarImages
 from avalanche_ext.buffers.exemplar_level import require_one_head
 from avalanche_ext.buffers.exemplar_steps import Exemplars
+from avalanche_ext.loaders import batches_of, values_of
 from avalanche_ext.models.feature_classifier import require_features
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
         RuntimeError: If an operation of the model cannot be differentiated twice.
     """
     require_one_head(strategy.model)
-    kept, targets = buffer.exemplars, [int(y) for y in dataset.targets]
+    kept, targets = buffer.exemplars, [int(y) for y in values_of(dataset.targets)]
     n_classes = len(kept.pixels.keys() | set(targets))
     if buffer.per_class is None and n_classes > buffer.max_size:
         raise ValueError(
@@ -46,7 +47,11 @@ def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
         )
     if buffer.selection.kind == "herding":
         require_features(strategy.model)
-    x, y = _some(dataset, targets)
+    rows = list(range(0, len(targets), -(-len(targets) // _N_SAMPLES)))
+    x, y = (
+        _inputs(buffer, strategy, dataset.subset(rows).eval()),
+        torch.tensor(targets)[rows],
+    )
     trial = ExemplarImages(buffer.storage_dtype)
     trial.space = kept.space
     trial.augment = kept.augment
@@ -62,11 +67,14 @@ def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
             short.gradient(strategy.model, pair, (pair.x, pair.y))
 
 
-def _some(dataset: Any, targets: list[int]) -> tuple[Tensor, Tensor]:
-    """Samples from all over the data, as the network sees them in evaluation."""
-    rows = list(range(0, len(targets), -(-len(targets) // _N_SAMPLES)))
+def _inputs(buffer: MnemonicsBuffer, strategy: Any, data: Any) -> Tensor:
+    """Few samples as the network sees them."""
     with torch.random.fork_rng(devices=[]):
-        data = dataset.eval()
-        images = [data[i][0] for i in rows]
-    require_kind(Tensor, **{"an evaluation sample": images[0]})
-    return torch.stack(images), torch.tensor([targets[i] for i in rows])
+        require_kind(Tensor, **{"an evaluation sample": data[0][0]})
+        batches = batches_of(
+            data,
+            strategy.device,
+            batch_size=_N_SAMPLES,
+            memory_resident=buffer.memory_resident,
+        )
+        return torch.cat([x for x, *_ in batches]).cpu()

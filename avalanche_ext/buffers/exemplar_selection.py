@@ -14,7 +14,7 @@ from avalanche_ext.buffers.buffer_state import restore_buffer, saved_buffer
 from avalanche_ext.buffers.class_budget import require_finite_features, warn_of_few
 from avalanche_ext.functional.herding import herding_indices
 from avalanche_ext.functional.undisturbed import undisturbed
-from avalanche_ext.loaders import batches_of, make_loader
+from avalanche_ext.loaders import batches_of, make_loader, values_of
 from avalanche_ext.models.feature_classifier import (
     extract_features,
     require_features,
@@ -161,7 +161,7 @@ class Selection:
         if isinstance(self.kind, ExemplarsBuffer):
             return self._of_buffer(self.kind, strategy, exp, quota)
         data = exp.dataset.eval()
-        targets = torch.as_tensor([int(y) for y in data.targets])
+        targets = torch.as_tensor([int(y) for y in values_of(data.targets)])
         classes = [c for c in torch.unique(targets).tolist() if quota(c)]
         places = {c: (targets == c).nonzero().flatten() for c in classes}
         features = self._features(strategy, data) if self.kind == "herding" else None
@@ -224,7 +224,7 @@ class Selection:
         kept = buffer.buffer
         if not len(kept):
             return {}
-        targets = torch.as_tensor([int(y) for y in kept.targets])
+        targets = torch.as_tensor([int(y) for y in values_of(kept.targets)])
         chosen = {}
         for label in sorted(classes & set(targets.tolist())):
             own = (targets == label).nonzero().flatten()[: quota(label)]

@@ -12,6 +12,7 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from torch import Tensor
 
 from avalanche_ext._checks import require_fraction, require_loading
+from avalanche_ext.loaders import values_of
 from avalanche_ext.models.cosine_classifier import classes_in
 
 
@@ -71,13 +72,16 @@ class HeldBack:
         if self._taken is not None and self._taken[0] is adapted:
             return self._taken[1]
         n = len(data)
-        if [int(y) for y in adapted.targets][:n] != [int(y) for y in data.targets]:
+        found, own = (
+            [int(y) for y in values_of(some.targets)] for some in (adapted, data)
+        )
+        if found[:n] != own:
             raise ValueError(
                 "strategy.adapted_dataset does not begin with the experience's data; "
                 "wanted the plugin that holds data back listed before those that change "
                 "them"
             )
-        stay, held = stratified_split(data.targets, self.fraction, self.generator)
+        stay, held = stratified_split(own, self.fraction, self.generator)
         if not len(held):
             warnings.warn(
                 f"validation_fraction {self.fraction} of {n} samples are none: training "

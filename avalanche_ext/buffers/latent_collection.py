@@ -40,11 +40,11 @@ class LatentCollection:
     ) -> None:
         self.buffer, self.experience, self.current = buffer, experience, current
         chosen, order = buffer.choose(iterations * current, experience).sort()
-        self._order = order.argsort()
         counts = (chosen // current).bincount(minlength=iterations).tolist()
         self._rows = torch.split((chosen % current).to(device), counts)
-        self._iterations, self._seen = iterations, 0
-        self._kept: list[list[Tensor]] = []
+        self._places = torch.split(order.to(device), counts)
+        self._n, self._iterations, self._seen = len(chosen), iterations, 0
+        self._kept: list[Tensor] = []
         self._fits = True
 
     @property
@@ -63,17 +63,19 @@ class LatentCollection:
         self._fits &= len(latents) == self.current and self._seen < self._iterations
         if not self._fits:
             return
-        rows = self._rows[self._seen]
+        rows, places = self._rows[self._seen], self._places[self._seen]
         self._seen += 1
         fields = [latents, labels, *([] if task_labels is None else [task_labels])]
-        self._kept.append([field[rows] for field in fields])
+        if not self._kept:  # room for all, so that latents are in memory once
+            self._kept = [f.new_empty(self._n, *f.shape[1:]) for f in fields]
+        for kept, field in zip(self._kept, fields, strict=True):
+            kept[places] = field[rows]
         if self.buffer.dtype == "uint8" and self.buffer.stored is None:
             self.buffer.observe(*torch.aminmax(latents))
 
     def insert(self) -> None:
         """Put what was chosen into the buffer."""
-        fields = [torch.cat(parts) for parts in zip(*self._kept, strict=True)]
-        latents, labels, *tasks = (f[self._order.to(f.device)] for f in fields)
+        latents, labels, *tasks = self._kept
         self.buffer.insert(
             latents,
             labels,
@@ -118,9 +120,7 @@ def insert_latents_of(
         generator=generator,
     )
     rows, order = chosen.sort()
-    latents, fields = _latents_of(_picked(loader, rows), cut, device)
-    back = order.argsort()
-    latents, *fields = (f[back.to(f.device)] for f in (latents, *fields))
+    latents, fields = _latents_of(_picked(loader, rows), order, cut, device)
     buffer.insert(
         latents,
         fields[0],
@@ -171,8 +171,9 @@ def cached_latents(
                 "random: samples read twice differ; wanted deterministic transforms, "
                 "or cache_current=False"
             )
-        latents, fields = _latents_of(loader, cut, device, batch_size)
-    return TensorDataset(latents.cpu(), *(field.cpu() for field in fields))
+        places = torch.arange(len(dataset))
+        latents, fields = _latents_of(loader, places, cut, device, batch_size)
+    return TensorDataset(latents, *fields)
 
 
 def _picked(loader: Iterable[Any], rows: Tensor) -> Iterator[list[Tensor]]:
@@ -187,16 +188,32 @@ def _picked(loader: Iterable[Any], rows: Tensor) -> Iterator[list[Tensor]]:
 
 
 def _latents_of(
-    loader: Iterable[Any], cut: LatentCut, device: torch.device, batch_size: int = 0
+    loader: Iterable[Any],
+    places: Tensor,
+    cut: LatentCut,
+    device: torch.device,
+    batch_size: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Latents of all batches, and their other fields; small batches are filled up."""
-    found: list[list[Tensor]] = []
+    """Latents and other fields of all samples, each in its place, on the CPU.
+
+    Batches smaller than ``batch_size`` are filled up.
+    """
+    kept: list[Tensor] = []
+    start = 0
     for batch in loader:
         x, *others = (field.to(device) for field in batch)
         n, t = len(x), others[-1] if len(others) > 1 else None
         if n < batch_size:
             again = torch.arange(batch_size, device=device) % n
             x, t = x[again], None if t is None else t[again]
-        found.append([cut.latents(x, t)[:n].cpu(), *others])
-    latents, *fields = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return latents, fields
+        fields = [cut.latents(x, t)[:n], *others]
+        if not kept:  # room for all, so that latents are in memory once
+            shapes = [(len(places), *field.shape[1:]) for field in fields]
+            kept = [
+                torch.empty(shape, dtype=field.dtype)
+                for shape, field in zip(shapes, fields, strict=True)
+            ]
+        for all_of_them, field in zip(kept, fields, strict=True):
+            all_of_them[places[start : start + n]] = field.cpu()
+        start += n
+    return kept[0], kept[1:]

@@ -122,7 +122,8 @@ class MemorablePastBuffer(ExemplarsBuffer):
         self.roles.append(roles)
         self.data_sizes.append(len(exp.dataset))
         self._sources.append(exp.dataset)
-        self._rebuild()
+        new = exp.dataset.subset(order.tolist())
+        self._join([self.buffer, new])
 
     def require_enough(self, exp: CLExperience) -> None:
         """Refuse an experience with too few points, before it is trained.
@@ -242,5 +243,7 @@ class MemorablePastBuffer(ExemplarsBuffer):
 
     def _rebuild(self) -> None:
         pairs = zip(self._sources, self.positions, strict=True)
-        parts = [data.subset(where.tolist()) for data, where in pairs if len(where)]
-        self.buffer = concat_datasets(parts)
+        self._join([data.subset(where.tolist()) for data, where in pairs])
+
+    def _join(self, parts: Sequence[AvalancheDataset]) -> None:
+        self.buffer = concat_datasets([part for part in parts if len(part)])

@@ -34,6 +34,7 @@ from avalanche_ext.buffers.pixel_space import (
     require_normalization,
     require_tensor_transform,
 )
+from avalanche_ext.loaders import values_of
 
 
 class MnemonicsBuffer(ExemplarsBuffer):
@@ -143,7 +144,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
         model, device = agent_state.model, agent_state.device
         require_one_head(model)
         kept, before = self.exemplars, dict(self.exemplars.pixels)
-        labels = sorted({int(y) for y in exp.dataset.targets})
+        labels = sorted({int(y) for y in values_of(exp.dataset.targets)})
         arrival = list(dict.fromkeys([*before, *labels]))
         stored = {c: kept.inputs([c], device) for c in labels}
         chosen = self.selection.choose(

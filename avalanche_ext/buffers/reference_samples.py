@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_ext._checks import require_choice, require_loading, require_whole
 from avalanche_ext.functional.herding import herding_indices
-from avalanche_ext.loaders import batches_of
+from avalanche_ext.loaders import batches_of, values_of
 from avalanche_ext.models.feature_classifier import evaluating
 
 
@@ -108,7 +108,7 @@ class ReferenceSamples:
             ValueError: If there are none.
         """
         wanted = set(classes)
-        own = [i for i, y in enumerate(data.targets) if int(y) in wanted]
+        own = [i for i, y in enumerate(values_of(data.targets)) if int(y) in wanted]
         if not own:
             raise ValueError(
                 f"none of {len(data)} samples are of classes {tuple(classes)}; wanted "
@@ -120,7 +120,9 @@ class ReferenceSamples:
         self, strategy: Any, network: nn.Module, head: str, classes: Sequence[int]
     ) -> Tensor:
         """Positions in the strategy's data."""
-        targets = torch.tensor([int(y) for y in strategy.adapted_dataset.targets])
+        targets = torch.tensor(
+            [int(y) for y in values_of(strategy.adapted_dataset.targets)]
+        )
         candidates = [(targets == label).nonzero().flatten() for label in classes]
         sizes = {c: len(own) for c, own in zip(classes, candidates, strict=True)}
         if min(sizes.values()) == 0:

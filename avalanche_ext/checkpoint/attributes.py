@@ -27,6 +27,7 @@ _MODULE_HOOKS = (set(vars(nn.Module())) - _MODULE_STATE) | {"_compiled_call_impl
 
 #: Where a strategy keeps what belongs to a running experience, or to the machine.
 _STRATEGY_TRANSIENT = {
+    "_compiled_parts",
     "_eval_streams",
     "adapted_dataset",
     "current_eval_stream",

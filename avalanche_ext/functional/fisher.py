@@ -267,7 +267,10 @@ def _layer_squares(
         squares = g.square() * weights[:, None]
         return squares.T @ a.square(), squares.sum(0)
     weight, bias = _layer_gradients(layer, a, g)
-    squares, of_bias = (torch.tensordot(weights, d.square(), 1) for d in (weight, bias))
+    # in place: gradients of examples are in memory once
+    squares, of_bias = (
+        torch.tensordot(weights, d.square_(), 1) for d in (weight, bias)
+    )
     return squares, of_bias
 
 

@@ -15,7 +15,12 @@ from avalanche_ext.loaders.resident_loader import (
     make_loader,
     worker_options,
 )
-from avalanche_ext.loaders.uniform import require_batch_of_all_tasks, shuffle_uniformly
+from avalanche_ext.loaders.uniform import (
+    require_batch_of_all_tasks,
+    shuffle_uniformly,
+    uniform_loader,
+)
+from avalanche_ext.loaders.walk import values_of
 
 __all__ = [
     "NotResidentError",
@@ -27,5 +32,7 @@ __all__ = [
     "require_batch_of_all_tasks",
     "shuffle_uniformly",
     "tensor_transforms_of",
+    "uniform_loader",
+    "values_of",
     "worker_options",
 ]

@@ -18,7 +18,7 @@ from avalanche_ext.loaders.errors import NotResidentError
 from avalanche_ext.loaders.leaves import own_transforms, stored
 from avalanche_ext.loaders.recognise import recognise, split_prefix
 from avalanche_ext.loaders.store import Held, hold
-from avalanche_ext.loaders.walk import Part, parts
+from avalanche_ext.loaders.walk import Part, parts, values_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def _attributes(dataset: Any) -> list[Tensor]:
                 value = default_collate([attribute[0]])
                 columns.append(value.expand(len(dataset), *value.shape[1:]))
             else:
-                columns.append(default_collate(list(attribute)))
+                columns.append(default_collate(values_of(attribute)))
     return columns
 
 

@@ -34,11 +34,18 @@ class Stored:
     """Its items are PIL images; otherwise tensors."""
     own_transforms: Callable[[Any], Sequence[Any]] = lambda leaf: (leaf.transform,)
     """What the leaf itself does to an image."""
+    put_back: Callable[[Any, Tensor], None] | None = None
+    """Lets the leaf look at a contiguous copy of its images, so that they are in memory
+    once; for those whose own array has another order."""
 
 
 def _cifar_images(leaf: Any) -> Tensor:
     data = leaf.data if leaf.data.flags.writeable else leaf.data.copy()
     return torch.from_numpy(data).permute(0, 3, 1, 2)
+
+
+def _put_cifar_images(leaf: Any, images: Tensor) -> None:
+    leaf.data = images.permute(0, 2, 3, 1).numpy()
 
 
 def _labels(leaf: Any, indices: list[int]) -> list[Tensor]:
@@ -56,7 +63,7 @@ def _number_fields(leaf: Any, indices: list[int]) -> list[Tensor]:
 
 # By the function that makes the items, which subclasses share unless they override it.
 _STORED: dict[Any, Stored] = {
-    CIFAR10.__getitem__: Stored(_cifar_images, _labels),
+    CIFAR10.__getitem__: Stored(_cifar_images, _labels, put_back=_put_cifar_images),
     MNIST.__getitem__: Stored(lambda leaf: leaf.data.unsqueeze(1), _labels),
     # Avalanche's MNIST does by itself what ToTensor does to a PIL image
     TensorMNIST.__getitem__: Stored(

@@ -183,7 +183,8 @@ def make_loader(
             loader draws from a generator of its own.
         drop_last: Leave out a last batch that is smaller than the others.
         **dataloader_kwargs: Further arguments of torch's loader. Those about workers
-            and pinned memory mean nothing for images in memory.
+            and pinned memory mean nothing for images in memory; else memory is pinned
+            for a GPU, so that copies to it do not wait.
 
     Returns:
         An iterable with a length; its batches are lists of tensors ``[x, y, ...]``.
@@ -221,6 +222,9 @@ def make_loader(
                 ) from error
     if not shuffle:  # torch's loader draws a seed even for an order that is fixed
         generator = torch.Generator()
+    # Avalanche copies batches to a GPU without waiting, which needs pinned memory.
+    if dataloader_kwargs.get("pin_memory") is None:
+        dataloader_kwargs["pin_memory"] = torch.device(device).type == "cuda"
     collate_from_data_or_kwargs(dataset, dataloader_kwargs)
     return DataLoader(
         dataset,

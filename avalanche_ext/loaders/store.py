@@ -18,7 +18,7 @@ from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
 from avalanche_ext.loaders.errors import NotResidentError
-from avalanche_ext.loaders.leaves import readable, stored
+from avalanche_ext.loaders.leaves import Stored, readable, stored
 from avalanche_ext.loaders.walk import Indices
 
 CPU_BUDGET = 2 * 2**30
@@ -74,7 +74,7 @@ def hold(
     known = stored(leaf)
     if known is None or prefix:
         return _read_items(leaf, indices, prefix, device, trusted)
-    images, rows = _placed(leaf, known.images(leaf), indices, device)
+    images, rows = _placed(leaf, known, indices, device)
     return Held(images, rows, known.fields(leaf, indices.tolist()), known.pil)
 
 
@@ -94,13 +94,19 @@ def _entries(leaf: Any) -> dict[Any, Any]:
 
 
 def _placed(
-    leaf: Any, raw: Tensor, indices: Indices, device: torch.device
+    leaf: Any, known: Stored, indices: Indices, device: torch.device
 ) -> tuple[Tensor, Indices]:
     """Bring images that lie in memory to the device, all of them if they fit."""
+    raw = known.images(leaf)
     if raw.requires_grad:
         raise NotResidentError(f"{type(leaf).__name__} holds tensors with gradients")
     if raw.device == device and raw.is_contiguous():
         return raw, indices
+    here = raw.device == device and raw.nbytes <= _budget(device)
+    if here and known.put_back is not None:
+        images = raw.contiguous()
+        known.put_back(leaf, images)
+        return images, indices
     entries = _entries(leaf)
     version = 0 if raw.is_inference() else raw._version
     kept_raw, kept_version, images = entries.get(device, (None, 0, None))

@@ -30,15 +30,7 @@ def require_batch_of_all_tasks(strategy: Any) -> None:
         )
 
 
-def shuffle_uniformly(
-    strategy: Any,
-    *,
-    memory_resident: Literal["auto"] | bool = "auto",
-    generator: torch.Generator | None = None,
-    shuffle: bool = True,
-    drop_last: bool = False,
-    **kwargs: Any,
-) -> None:
+def shuffle_uniformly(strategy: Any, **kwargs: Any) -> None:
     """Let every sample of the adapted data be seen once an epoch.
 
     Where data have several task labels, Avalanche balances batches by label and
@@ -46,20 +38,41 @@ def shuffle_uniformly(
 
     Args:
         strategy: The strategy, before an experience.
+        **kwargs: See `uniform_loader`.
+    """
+    if type(strategy.dataloader).__name__ == "TaskBalancedDataLoader":
+        strategy.dataloader = uniform_loader(strategy, **kwargs)
+
+
+def uniform_loader(
+    strategy: Any,
+    *,
+    memory_resident: Literal["auto"] | bool = "auto",
+    generator: torch.Generator | None = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """A loader of the adapted data, each sample once an epoch.
+
+    Args:
+        strategy: The strategy, once its data are adapted.
         memory_resident: See `make_loader`.
         generator: See `make_loader`.
         shuffle: See `make_loader`.
         drop_last: See `make_loader`.
         **kwargs: Further ones of ``train()``.
+
+    Returns:
+        The loader.
     """
-    if type(strategy.dataloader).__name__ == "TaskBalancedDataLoader":
-        strategy.dataloader = make_loader(
-            strategy.adapted_dataset,
-            batch_size=strategy.train_mb_size,
-            shuffle=shuffle,
-            device=strategy.device,
-            memory_resident=memory_resident,
-            generator=generator,
-            drop_last=drop_last,
-            **worker_options(kwargs),
-        )
+    return make_loader(
+        strategy.adapted_dataset,
+        batch_size=strategy.train_mb_size,
+        shuffle=shuffle,
+        device=strategy.device,
+        memory_resident=memory_resident,
+        generator=generator,
+        drop_last=drop_last,
+        **worker_options(kwargs),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from avalanche.benchmarks.utils.flat_data import FlatData
 from torch.utils.data import ConcatDataset, Subset
 
@@ -49,6 +49,29 @@ def parts(dataset: Any) -> Iterator[Part]:
     positions = np.arange(len(dataset), dtype=np.int64)
     node = dataset._flat_data if isinstance(dataset, AvalancheDataset) else dataset
     yield from _walk(Part(node, positions, positions), None)
+
+
+def values_of(values: Any) -> list[Any]:
+    """All values of an attribute, such as the class ids of a dataset.
+
+    As ``list(values)``, without the search for its leaf that Avalanche makes for each
+    value.
+
+    Args:
+        values: An attribute of an Avalanche dataset, or any sequence.
+
+    Returns:
+        The values, one for each sample.
+    """
+    if isinstance(values, DataAttribute):
+        values = values.data
+    found: list[Any] = [None] * len(values)
+    positions = np.arange(len(values), dtype=np.int64)
+    for part in _walk(Part(values, positions, positions), None):
+        own = map(part.leaf.__getitem__, part.indices.tolist())
+        for position, value in zip(part.positions.tolist(), own, strict=True):
+            found[position] = value
+    return found
 
 
 def _walk(part: Part, group: str | None) -> Iterator[Part]:
@@ -94,16 +117,15 @@ def _concatenated(part: Part, datasets: list[Any], indices: Indices) -> Iterator
     """Tell which of the concatenated datasets each index falls into."""
     ends = np.cumsum([len(dataset) for dataset in datasets])
     which = np.searchsorted(ends, indices, side="right")
-    for number, dataset in enumerate(datasets):
-        mine = which == number
-        if mine.any():
-            yield Part(
-                dataset,
-                indices[mine] - (ends[number] - len(dataset)),
-                part.positions[mine],
-                part.transforms,
-                part.target_transforms,
-            )
+    for number in np.unique(which).tolist():  # of hundreds, often one
+        mine, dataset = which == number, datasets[number]
+        yield Part(
+            dataset,
+            indices[mine] - (ends[number] - len(dataset)),
+            part.positions[mine],
+            part.transforms,
+            part.target_transforms,
+        )
 
 
 def _with_group_transforms(part: Part, group: str) -> Part:

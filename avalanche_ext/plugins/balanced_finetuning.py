@@ -20,7 +20,7 @@ from avalanche_ext._checks import (
     require_real,
     require_whole,
 )
-from avalanche_ext.loaders import make_loader
+from avalanche_ext.loaders import make_loader, values_of
 from avalanche_ext.models.cosine_classifier import classes_in
 from avalanche_ext.models.feature_classifier import (
     evaluating,
@@ -106,7 +106,8 @@ class BalancedFinetuningPlugin(SupervisedPlugin):
         head = require_cosine_classifier(model)
         if head.n_old == 0:
             return
-        kept = set(self.buffer.buffer.targets) if len(self.buffer.buffer) else set()
+        exemplars = self.buffer.buffer
+        kept = set(values_of(exemplars.targets)) if len(exemplars) else set()
         if kept.isdisjoint(classes_in(strategy.experience)):
             raise ValueError(
                 f"the buffer holds exemplars of classes {sorted(kept)}, none of the "

@@ -28,6 +28,7 @@ from avalanche_ext.functional.logit_adjustment import (
     update_adjustment,
 )
 from avalanche_ext.functional.precision import at_least_float32
+from avalanche_ext.loaders import values_of
 from avalanche_ext.models.class_statistics import (
     CountSource,
     batch_statistics,
@@ -186,7 +187,7 @@ class BDRPlugin(SupervisedPlugin):
                 data,
                 class_counts(
                     strategy.model,
-                    strategy.adapted_dataset.targets,
+                    values_of(strategy.adapted_dataset.targets),
                     self.classes,
                     data.counts,
                     self.psi_source,

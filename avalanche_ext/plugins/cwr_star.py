@@ -18,6 +18,7 @@ from avalanche_ext.functional.cwr import (
     reset_rows,
 )
 from avalanche_ext.functional.functional_prior import MASKED
+from avalanche_ext.loaders import values_of
 from avalanche_ext.models.linear_head import linear_head, linear_head_name
 
 
@@ -238,7 +239,7 @@ class CWRStarPlugin(SupervisedPlugin):
 
 def _targets(dataset: Any) -> Tensor:
     """Class ids of an Avalanche dataset."""
-    labels = [int(label) for label in dataset.targets] if len(dataset) else []
+    labels = [int(c) for c in values_of(dataset.targets)] if len(dataset) else []
     return torch.tensor(labels, dtype=torch.long)
 
 

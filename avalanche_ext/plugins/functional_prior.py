@@ -148,6 +148,11 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         """Whether there is a memory with a weight."""
         return self._weighs and self.buffer.max_size > 0
 
+    @property
+    def joined(self) -> bool:
+        """Whether the data of the experience under way hold the memory."""
+        return self._rows is not None
+
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a criterion or plugins that do not fit, before any work."""
         self._criterion.take_out(strategy)  # if an error left it there
@@ -171,9 +176,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         sizes = [len(p) for p in self.buffer.positions]
         data_sizes = self.buffer.data_sizes if self.scale_tau else None
         taus = memory_weights(self.tau, self.tau2, sizes, data_sizes)
-        self._rows = MemoryRows(
-            self.buffer, self.logits, taus, self.temperature, strategy.device
-        )
+        known = self.logits, taus, self.temperature
+        self._rows = MemoryRows(self.buffer, *known, strategy.device)
         strategy.adapted_dataset = self._rows.joined_to(strategy.adapted_dataset)
         require_batch_of_all_tasks(strategy)
 
@@ -181,12 +185,8 @@ class FunctionalPriorPlugin(SupervisedPlugin):
         """Shuffle uniformly; take the gradient of replay at the start."""
         if self._rows is None:
             return
-        shuffle_uniformly(
-            strategy,
-            memory_resident=self.memory_resident,
-            generator=self.generator,
-            **kwargs,
-        )
+        own = {"memory_resident": self.memory_resident, "generator": self.generator}
+        shuffle_uniformly(strategy, **own, **kwargs)
         if self.replay_correction == "centred":
             named = parameters_by_name(strategy.model)
             self._centre = {

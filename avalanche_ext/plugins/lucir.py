@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -20,7 +19,9 @@ from avalanche_ext.functional.less_forget import (
 )
 from avalanche_ext.functional.margin_ranking import margin_ranking_loss
 from avalanche_ext.functional.precision import at_least_float32
+from avalanche_ext.functional.undisturbed import own
 from avalanche_ext.models.feature_classifier import require_cosine_classifier
+from avalanche_ext.models.frozen_copy import FrozenCopy
 
 
 class LUCIRPlugin(SupervisedPlugin):
@@ -103,13 +104,13 @@ class LUCIRPlugin(SupervisedPlugin):
                 f"beyond the {head.n_old} classes known; wanted new classes, or "
                 "without_new_classes='keep'"
             )
-        self.reference = None
+        before, self.reference = self.reference, None
         if head.n_old == 0 or self.distillation_weight == 0:
             return
         # The head has grown already, but its old rows and the feature extractor
         # are still those of the end of the last experience.
         strategy.model.features = None  # a graph of the last batch cannot be copied
-        self.reference = copy.deepcopy(strategy.model).eval().requires_grad_(False)
+        self.reference = FrozenCopy.of(strategy, like=before)
         if n_new:
             self.current_weight = adaptive_distillation_weight(
                 self.distillation_weight, head.n_old, n_new, self.distillation_mode
@@ -163,17 +164,16 @@ class LUCIRPlugin(SupervisedPlugin):
         """
         if self.reference is None:
             return x.new_zeros((), dtype=torch.float32)
-        with torch.no_grad():
-            self.reference(x)
+        self.reference(x)
+        frozen = self.reference.model
         if self.less_forget:
             return self.current_weight * less_forget_loss(
-                at_least_float32(model.features),
-                at_least_float32(self.reference.features),
+                at_least_float32(model.features), at_least_float32(own(frozen.features))
             )
-        ours, theirs = require_cosine_classifier(model), self.reference.train_classifier
+        ours, theirs = require_cosine_classifier(model), frozen.train_classifier
         n = ours.n_old
         return self.current_weight * mimic_scores_loss(
-            ours.scores[:, :n], theirs.scores[:, :n]
+            ours.scores[:, :n], own(theirs.scores)[:, :n]
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,5 +201,4 @@ class LUCIRPlugin(SupervisedPlugin):
         Returns:
             ``{"frozen_copies": bytes}``.
         """
-        state = self.reference.state_dict().values() if self.reference else ()
-        return {"frozen_copies": sum(t.nbytes for t in state)}
+        return self.reference.memory_bytes() if self.reference else {"frozen_copies": 0}

@@ -99,8 +99,6 @@ class MemoryResidentPlugin(SupervisedPlugin):
         """Replace the loader by one that draws no random numbers from elsewhere."""
         if "ffcv_args" in kwargs:
             return
-        if pin_memory is None:
-            pin_memory = strategy.device.type == "cuda"
         strategy.dataloader = make_loader(
             strategy.adapted_dataset,
             batch_size=strategy.eval_mb_size,

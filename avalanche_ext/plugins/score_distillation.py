@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from avalanche_ext._checks import require_choice, require_positive, require_real
 from avalanche_ext.functional.distillation import distillation_loss
 from avalanche_ext.models.cosine_classifier import CosineClassifier, classes_in
 from avalanche_ext.models.feature_classifier import require_cosine_classifier
+from avalanche_ext.models.frozen_copy import FrozenCopy
 
 
 class ScoreDistillationPlugin(SupervisedPlugin):
@@ -94,13 +94,13 @@ class ScoreDistillationPlugin(SupervisedPlugin):
         """Freeze the reference and the old prototypes."""
         model = strategy.model
         self._old = self._old_classes(model).to(strategy.device)
-        self.reference = None
+        before, self.reference = self.reference, None
         if self.weight and len(self._old):
             # The head has grown already, but what it says of old classes is still
             # what it said at the end of the last experience.
             if isinstance(model, FeatureExtractorModel):
                 model.features = None  # a graph of the last batch cannot be copied
-            self.reference = copy.deepcopy(model).eval().requires_grad_(False)
+            self.reference = FrozenCopy.of(strategy, like=before)
         if self.freeze_old_prototypes:
             old = require_cosine_classifier(model).old_prototypes()
             self._frozen = [p for p in old if p.requires_grad]
@@ -129,8 +129,7 @@ class ScoreDistillationPlugin(SupervisedPlugin):
         Returns:
             Scalar, weight applied; to be added to the cross-entropy.
         """
-        with torch.no_grad():
-            theirs = self.reference(x)
+        theirs = self.reference(x)
         return self.weight * distillation_loss(
             logits[:, self._old], theirs[:, self._old], self.temperature
         )
@@ -167,5 +166,4 @@ class ScoreDistillationPlugin(SupervisedPlugin):
         Returns:
             ``{"frozen_copies": bytes}``.
         """
-        state = self.reference.state_dict().values() if self.reference else ()
-        return {"frozen_copies": sum(t.nbytes for t in state)}
+        return self.reference.memory_bytes() if self.reference else {"frozen_copies": 0}

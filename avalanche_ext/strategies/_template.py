@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import ExitStack
+from typing import Any, Literal, get_args
 
 import torch
 from avalanche.core import BasePlugin
@@ -12,9 +13,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_ext._checks import require_choice, require_kind, require_whole
+from avalanche_ext.models.compiled_parts import CompiledParts
 from avalanche_ext.plugins.memory_resident import MemoryResidentPlugin
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["fp32", "bf16"]
+OptimizerImplementation = Literal["foreach", "fused"]
+
+_IMPLEMENTATIONS = set(get_args(OptimizerImplementation))
 
 
 class ResidentTemplate(SupervisedTemplate):
@@ -32,14 +37,19 @@ class ResidentTemplate(SupervisedTemplate):
         memory_resident: ``"auto"``, True or False; see `MemoryResidentPlugin`.
         generator: Of the shuffling and augmentation; None for torch's default
             generator, which `torch.manual_seed` governs.
-        precision: ``"bfloat16"`` runs forward passes under autocast; losses are
-            computed in float32.
+        precision: ``"bf16"`` runs forward passes under autocast to bfloat16; losses,
+            statistics and the sums in norms are computed in float32.
         channels_last: Keep images and convolution weights in that memory format.
-        compile: Compile the feature extractor with `torch.compile`.
+        compile: Run the strategy's passes through `torch.compile`, but for heads that
+            grow; see `CompiledParts`.
+        optimizer_implementation: ``"foreach"`` or ``"fused"`` update many weights in
+            one operation; None: as the optimizer was made.
+        inference_mode: Run frozen copies of the model under `torch.inference_mode`.
         base_kwargs: Those of Avalanche's `SupervisedTemplate`.
 
     Raises:
-        ValueError: If ``precision`` is unknown or a size is not positive.
+        ValueError: If one of these is unknown, the model has no part to compile, the
+            optimizer has no such implementation, or a size is not positive.
     """
 
     def __init__(
@@ -50,15 +60,19 @@ class ResidentTemplate(SupervisedTemplate):
         plugins: Sequence[BasePlugin] | None = None,
         memory_resident: Literal["auto"] | bool = "auto",
         generator: torch.Generator | None = None,
-        precision: Precision = "float32",
+        precision: Precision = "fp32",
         channels_last: bool = False,
         compile: bool = False,
+        optimizer_implementation: OptimizerImplementation | None = None,
+        inference_mode: bool = False,
         **base_kwargs: Any,
     ) -> None:
         require_kind(nn.Module, model=model)
         require_kind(Optimizer, optimizer=optimizer)
-        require_choice(("float32", "bfloat16"), precision=precision)
+        require_choice(("fp32", "bf16"), precision=precision)
         require_choice((True, False), channels_last=channels_last, compile=compile)
+        require_choice((True, False), inference_mode=inference_mode)
+        require_implementation(optimizer, optimizer_implementation)
         sizes = {"train_mb_size", "train_epochs"}
         if base_kwargs.get("eval_mb_size") is not None:  # None: as train_mb_size
             sizes.add("eval_mb_size")
@@ -72,13 +86,12 @@ class ResidentTemplate(SupervisedTemplate):
             plugins=[resident, *(plugins or [])],
             **base_kwargs,
         )
-        self.precision = precision
-        self.channels_last = channels_last
+        self.precision, self.channels_last = precision, channels_last
+        self.compile, self.inference_mode = compile, inference_mode
+        self.optimizer_implementation = optimizer_implementation
+        self._compiled_parts = CompiledParts(model) if compile else None
         if channels_last:
             model.to(memory_format=torch.channels_last)
-        if compile:
-            # not the classifier: it grows, and would be compiled again and again
-            getattr(model, "feature_extractor", model).compile()
 
     def eval(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Evaluate as Avalanche does; the random generators are left as found.
@@ -96,13 +109,30 @@ class ResidentTemplate(SupervisedTemplate):
 
     def forward(self) -> torch.Tensor:
         """Logits of the batch, in float32 at least."""
-        with self._autocast():
+        with ExitStack() as stack:
+            stack.enter_context(self._autocast())
+            if self._compiled_parts is not None:
+                stack.enter_context(self._compiled_parts)
             output = super().forward()
         half = output.dtype == torch.bfloat16
         return output.float() if half else output  # type: ignore[no-any-return]
 
+    def make_optimizer(self, **kwargs: Any) -> None:
+        """As Avalanche's, in the implementation that was asked for.
+
+        Args:
+            kwargs: As in Avalanche.
+        """
+        super().make_optimizer(**kwargs)
+        if (chosen := self.optimizer_implementation) is not None:
+            for options in (self.optimizer.defaults, *self.optimizer.param_groups):
+                # one alone may be True
+                options.update({n: n == chosen for n in _IMPLEMENTATIONS & {*options}})
+
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._stop_training = False
+        if self._compiled_parts is not None:
+            self._compiled_parts.look_again()
         super()._before_training_exp(**kwargs)
 
     def _before_backward(self, **kwargs: Any) -> None:
@@ -116,8 +146,28 @@ class ResidentTemplate(SupervisedTemplate):
             self.mbatch[0] = self.mb_x.contiguous(memory_format=torch.channels_last)
 
     def _autocast(self) -> torch.autocast:
-        enabled = self.precision == "bfloat16"
+        enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def require_implementation(optimizer: Optimizer, name: str | None) -> None:
+    """Refuse an implementation that the optimizer does not have.
+
+    Args:
+        optimizer: Any torch optimizer.
+        name: As in `ResidentTemplate`.
+
+    Raises:
+        ValueError: If the name is unknown, or not among the optimizer's options.
+    """
+    require_choice(
+        (None, *get_args(OptimizerImplementation)), optimizer_implementation=name
+    )
+    if name is not None and name not in optimizer.defaults:
+        raise ValueError(
+            f"optimizer_implementation is {name!r}, which {type(optimizer).__name__} "
+            "does not have; wanted None, or an optimizer such as torch.optim.SGD"
+        )
 
 
 def refuse_own_plugins(

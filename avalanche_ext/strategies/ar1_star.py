@@ -95,8 +95,8 @@ class AR1Star(ResidentTemplate):
         generator: Of shuffling, augmentation and memory; None for torch's default.
         train_mb_size: New images and latents of a mini-batch, >= 2.
         train_epochs: Of each experience, >= 1.
-        base_kwargs: Others of Avalanche's `SupervisedTemplate`, and ``precision,
-            channels_last`` of `ResidentTemplate`.
+        base_kwargs: Others of Avalanche's `SupervisedTemplate`, and the switches
+            of `ResidentTemplate`.
 
     Attributes:
         buffer: The memory, a `LatentBuffer`.
@@ -112,6 +112,9 @@ class AR1Star(ResidentTemplate):
         Learning, IROS 2020; Lomonaco, Maltoni, Pellegrini, Rehearsal-Free Continual
         Learning over Small Non-I.I.D. Batches, CVPR Workshops 2020.
     """
+
+    train_epochs: int
+    _later_epochs: int | None  # in the first experience: of those to come
 
     def __init__(
         self,
@@ -158,10 +161,6 @@ class AR1Star(ResidentTemplate):
         require_choice((True, False), batch_renorm=batch_renorm)
         require_choice(("none", "penalty", "learning_rate"), si=si)
         require_kind(Sequence, input_shape=input_shape)
-        if base_kwargs.get("compile"):
-            raise ValueError(
-                "compile is True; wanted False: a hook in the model appends latents"
-            )
         if not isinstance(momentum, Sequence) or len(momentum) != 2:
             raise ValueError(f"momentum is {momentum!r}; wanted two numbers")
         require_fraction(**{f"momentum[{i}]": m for i, m in enumerate(momentum)})
@@ -217,25 +216,21 @@ class AR1Star(ResidentTemplate):
         )
         if batch_renorm:
             maxima: dict[str, Any] = {"max_r_max": r_max, "max_d_max": d_max}
-            fixed: dict[str, Any] = {"std": std, "limits": limits}
-            to_batch_renorm(
-                model, momentum=momentum[0], growth=growth, **maxima, **fixed
-            )
+            fixed: dict[str, Any] = {"std": std, "limits": limits, "growth": growth}
+            to_batch_renorm(model, momentum=momentum[0], **maxima, **fixed)
             replay.look_again()
         self._head_groups: list[tuple[int, int]] = []
         if head_lr_mult != 1:
             weights = linear_head(model, linear_head_name(model, head)).parameters()
             self._head_groups = give_group(optimizer, list(weights))
-        self._replay = replay
-        self.buffer, self.latent_layer = replay.buffer, latent_layer
+        self._replay, self.buffer = replay, replay.buffer
+        self.latent_layer, self._later_epochs = latent_layer, None
         # By their names as arguments: a checkpoint compares them.
         self.later_lr, self.head_lr_mult, self.head = later_lr, head_lr_mult, head
         self.freeze_depthwise, self.first_epochs = freeze_depthwise, first_epochs
         self.batch_renorm, self.momentum = batch_renorm, tuple(momentum)
         self.r_max, self.d_max, self.limits, self.std = r_max, d_max, limits, std
-        self.growth = growth
-        self.epochs = (first_epochs or train_epochs, train_epochs)
-        self._resting: list[nn.Parameter] = []
+        self.growth, self._resting = growth, list[nn.Parameter]()
         if batch_renorm and not any(batch_renorms_of(model)):
             _log.info("the model has no batch normalisation: nothing to renormalise")
 
@@ -264,7 +259,9 @@ class AR1Star(ResidentTemplate):
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         later = self.clock.train_exp_counter > 0
-        self.train_epochs = self.epochs[later]
+        if self.first_epochs and not later:
+            self._later_epochs = self._later_epochs or self.train_epochs
+            self.train_epochs = self.first_epochs
         if later:
             for layer in self._renormalised():
                 layer.set_phase(
@@ -282,6 +279,11 @@ class AR1Star(ResidentTemplate):
                 self._resting = list(depthwise_weights(self.model))
         elif self._replay.freeze_first:
             self._warn_if_untrained()
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        super()._after_training_exp(**kwargs)
+        self.train_epochs = self._later_epochs or self.train_epochs
+        self._later_epochs = None
 
     def _renormalised(self) -> Iterator[BatchRenorm]:
         """Layers whose statistics still move."""

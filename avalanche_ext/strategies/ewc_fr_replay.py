@@ -15,6 +15,7 @@ from avalanche_ext._checks import require_positive
 from avalanche_ext.buffers.memorable_past import MemorablePastBuffer
 from avalanche_ext.functional.fisher import FisherKind
 from avalanche_ext.functional.memory_selection import Selection
+from avalanche_ext.loaders import uniform_loader
 from avalanche_ext.models.past_data import FisherOutputs, require_task_classifier
 from avalanche_ext.plugins.ewc import LeftOutEWCPlugin
 from avalanche_ext.plugins.functional_prior import FunctionalPriorPlugin
@@ -68,8 +69,8 @@ class EWCFRReplay(ResidentTemplate):
         plugins: Further plugins; they act after these.
         memory_resident: Hold the images on the device; "auto": where they fit.
         generator: Of shuffling, augmentation and selection; None for torch's default.
-        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
-            channels_last, compile`` of `ResidentTemplate`.
+        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and the switches of
+            `ResidentTemplate`.
 
     Raises:
         ValueError: As `MemorablePastBuffer`, `FunctionalPriorPlugin` and
@@ -121,18 +122,19 @@ class EWCFRReplay(ResidentTemplate):
             "memory_resident": memory_resident,
             "generator": generator,
         }
+        prior = FunctionalPriorPlugin(
+            self.buffer,
+            tau=tau,
+            tau2=tau2,
+            scale_tau=scale_tau,
+            temperature=temperature,
+            label_smoothing=label_smoothing,
+            replay_correction=replay_correction,
+            soft_target_transform=soft_target_transform,
+            **loading,
+        )
         own: list[BasePlugin] = [
-            FunctionalPriorPlugin(
-                self.buffer,
-                tau=tau,
-                tau2=tau2,
-                scale_tau=scale_tau,
-                temperature=temperature,
-                label_smoothing=label_smoothing,
-                replay_correction=replay_correction,
-                soft_target_transform=soft_target_transform,
-                **loading,
-            ),
+            prior,
             LeftOutEWCPlugin(
                 strength,
                 prior_precision=prior_precision,
@@ -154,6 +156,20 @@ class EWCFRReplay(ResidentTemplate):
             **base_kwargs,
         )
         self.max_grad_norm = max_grad_norm
+        self._prior, self._loading = prior, loading
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """As Avalanche's; with a memory the uniform one at once.
+
+        Avalanche would cut the data into those of each task first.
+
+        Args:
+            kwargs: As in Avalanche.
+        """
+        if self._prior.joined and hasattr(self.experience, "task_labels"):
+            self.dataloader = uniform_loader(self, **self._loading, **kwargs)
+        else:
+            super().make_train_dataloader(**kwargs)
 
     def make_optimizer(self, **kwargs: Any) -> None:
         """As Avalanche's, but momenta never outlive an experience.

@@ -59,8 +59,8 @@ class LUCIR(ResidentTemplate):
         plugins: Further plugins; they act after LUCIR's own.
         memory_resident: Hold the images on the device; "auto": where they fit.
         generator: Of shuffling and augmentation; None for torch's default.
-        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and ``precision,
-            channels_last, compile`` of `ResidentTemplate`.
+        base_kwargs: Those of Avalanche's `SupervisedTemplate`, and the switches of
+            `ResidentTemplate`.
 
     Raises:
         ValueError: If the model exposes no features, its classifier is not cosine,

@@ -86,8 +86,8 @@ class ReReLRP(ResidentTemplate):
             torch's default.
         train_mb_size: Images of a mini-batch.
         train_epochs: Of each experience.
-        base_kwargs: Others of Avalanche's `SupervisedTemplate`, and ``precision,
-            channels_last`` of `ResidentTemplate`.
+        base_kwargs: Others of Avalanche's `SupervisedTemplate`, and the switches
+            of `ResidentTemplate`.
 
     Raises:
         ValueError: If an argument is out of its range, or the model has layers that LRP
@@ -148,10 +148,6 @@ class ReReLRP(ResidentTemplate):
         if recognition_pass == "stacked" and mask_batchnorm is False:
             raise ValueError(
                 "recognition_pass is 'stacked' and mask_batchnorm False; wanted 'each'"
-            )
-        if base_kwargs.get("compile"):
-            raise ValueError(
-                "compile is True; wanted False: relevance is read by hooks in the model"
             )
         lrp = LRP(composite=composite, canonizers=canonizers, start=start)
         reference = ReferenceSamples(

@@ -13,7 +13,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.frame import SMOKE_FRAME
 from benchmarks.recipes.recipe import (
     Device,
     Evaluator,
@@ -22,6 +22,7 @@ from benchmarks.recipes.recipe import (
     Strategy,
     recipe,
 )
+from benchmarks.recipes.resident_frame import ResidentFrame
 from benchmarks.streams import STREAMS
 
 SMOKE = {
@@ -96,8 +97,6 @@ def ar1_star_setup(
     si: Literal["none", "penalty", "learning_rate"] = "none",
     si_strength: NonNegativeFloat = 1.0,
     si_trajectory: Literal["gradient", "update"] = "gradient",
-    precision: Literal["float32", "bfloat16"] = "float32",
-    channels_last: bool = False,
     **frame: Any,
 ) -> Setup:
     """Set up AR1* with latent replay.
@@ -129,16 +128,14 @@ def ar1_star_setup(
         si: Synaptic Intelligence; AR1* without it is AR1*-free.
         si_strength: Its weight.
         si_trajectory: update: as in the Caffe code.
-        precision: bfloat16 trains under autocast.
-        channels_last: Keep images and convolutions in this memory format.
-        **frame: Options of `Frame`.
+        **frame: Options of `ResidentFrame`.
 
     Returns:
         What the recipe returns.
     """
     own = {"latent_layer", "renorm_momentum", "frame"}
     method = {k: v for k, v in locals().items() if k not in own | {"own"}}
-    protocol = Frame(**frame)
+    protocol = ResidentFrame(**frame)
 
     def make_strategy(*, evaluator: Evaluator, device: Device) -> Strategy:
         from torch.nn import Identity, Sequential
@@ -157,7 +154,6 @@ def ar1_star_setup(
             latent_layer=cut,
             momentum=renorm_momentum,
             plugins=schedule,
-            memory_resident=protocol.memory_resident,
             evaluator=evaluator,
             device=device,
             **protocol.template_options(),

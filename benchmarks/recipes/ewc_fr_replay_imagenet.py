@@ -45,7 +45,7 @@ IMAGENET: dict[str, Any] = {
     "resolution_epochs": (29, 34),
     "mirror_test": True,
     "num_workers": 8,
-    "precision": "bfloat16",
+    "precision": "bf16",
     "channels_last": True,
     "memory_size": 10000,
     "strength": (0.5,),
@@ -73,7 +73,7 @@ _SMALL = {
     "resolutions": (),
     "resolution_epochs": (),
     "num_workers": 0,
-    "precision": "float32",
+    "precision": "fp32",
 }
 
 
@@ -82,7 +82,7 @@ def ewc_fr_replay_imagenet(**options: Any) -> Setup:
     """EWC+FR+Replay on ImageNet: 10 tasks of 100 classes, 10 000 points a task.
 
     As published, but: images are cropped to 256x256 and then resized by the batch,
-    where the authors crop to the resolution of the epoch; bfloat16 stands for their
+    where the authors crop to the resolution of the epoch; bf16 stands for their
     float16; the first task has the label smoothing of the others, where the authors'
     comes without it from joint training. JPEG files are read by num_workers processes:
     a reader of the authors' kind (FFCV) is no part of this package.

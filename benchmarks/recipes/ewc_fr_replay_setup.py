@@ -23,6 +23,7 @@ from benchmarks.recipes.recipe import (
     Setup,
     Strategy,
 )
+from benchmarks.recipes.resident_frame import ResidentFrame
 from benchmarks.streams import STREAMS
 
 #: All that `setup_ewc_fr_replay` hands to the strategy as it is.
@@ -42,8 +43,6 @@ METHOD = [
     "fisher",
     "fisher_outputs",
     "max_grad_norm",
-    "precision",
-    "channels_last",
 ]
 
 
@@ -73,8 +72,6 @@ def setup_ewc_fr_replay(
     resolution_epochs: tuple[NonNegativeInt, ...] = (),
     drop_last: bool = False,
     num_workers: NonNegativeInt = 0,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    channels_last: bool = False,
     **frame: Any,
 ) -> Setup:
     """Set up EWC+FR+Replay.
@@ -112,12 +109,10 @@ def setup_ewc_fr_replay(
         resolution_epochs: Epochs between which that changes, e.g. [29,34].
         drop_last: Leave out the last mini-batch of an epoch if it is smaller.
         num_workers: Processes that read image files.
-        precision: bfloat16 trains under autocast.
-        channels_last: Keep images and convolutions in this memory format.
     """
     given = locals()
     method = {name: given[name] for name in METHOD}
-    protocol = Frame(**frame)
+    protocol = ResidentFrame(**frame)
     wide = fisher_outputs == "all"
     _require_one_schedule(protocol, early_stopping, peak_epoch)
     _require_ramp(resolutions, resolution_epochs)
@@ -138,7 +133,6 @@ def setup_ewc_fr_replay(
             model=model,
             optimizer=optimizer,
             plugins=plugins,
-            memory_resident=protocol.memory_resident,
             evaluator=evaluator,
             device=device,
             **protocol.template_options(),

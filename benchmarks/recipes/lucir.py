@@ -12,9 +12,10 @@ from jsonargparse.typing import (
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.frame import SMOKE_FRAME
 from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+from benchmarks.recipes.resident_frame import ResidentFrame
 
 SMOKE = {
     **SMOKE_FRAME,
@@ -107,11 +108,8 @@ def lucir_options(
     balanced_finetuning_epochs: NonNegativeInt = 0,
     without_new_classes: Literal["raise", "keep"] = "raise",
     first_lr: PositiveFloat | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    channels_last: bool = False,
-    compile: bool = False,
     **frame: Any,
-) -> tuple[Frame, dict[str, Any]]:
+) -> tuple[ResidentFrame, dict[str, Any]]:
     """Take the options apart.
 
     Args:
@@ -131,9 +129,6 @@ def lucir_options(
         without_new_classes: keep: where an experience brings none, train on with the
             head there is.
         first_lr: Learning rate at the start of the first experience; null: lr.
-        precision: bfloat16 trains under autocast.
-        channels_last: Keep images and convolutions in this memory format.
-        compile: Compile the network.
 
     Returns:
         The frame, and the arguments of the strategy.
@@ -146,10 +141,10 @@ def lucir_options(
             f"first_lr is {first_lr} without milestones; wanted some: their schedule is "
             "what sets lr anew"
         )
-    return Frame(**frame), method
+    return ResidentFrame(**frame), method
 
 
-def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
+def lucir_setup(strategy: str, frame: ResidentFrame, method: dict[str, Any]) -> Setup:
     """Set up LUCIR or a strategy built on it.
 
     Args:
@@ -176,7 +171,6 @@ def lucir_setup(strategy: str, frame: Frame, method: dict[str, Any]) -> Setup:
             model=model,
             optimizer=optimizer,
             plugins=schedule,
-            memory_resident=frame.memory_resident,
             evaluator=evaluator,
             device=device,
             **frame.template_options(),

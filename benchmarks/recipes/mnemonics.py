@@ -12,10 +12,11 @@ from jsonargparse.typing import (
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.frame import SMOKE_FRAME
 from benchmarks.recipes.half_first import CIFAR100, IMAGENET, IMAGENET_SUBSET, rows
 from benchmarks.recipes.lucir import BASE_ON_IMAGENET
 from benchmarks.recipes.recipe import Device, Evaluator, Setup, Strategy, recipe
+from benchmarks.recipes.resident_frame import ResidentFrame
 from benchmarks.streams import STREAMS
 
 SMOKE = {
@@ -148,9 +149,6 @@ def _mnemonics(
     finetuning_lr: PositiveFloat = 0.01,
     predict: Literal["linear", "nearest_mean"] = "linear",
     imprint: bool = True,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    channels_last: bool = False,
-    compile: bool = False,
     **frame: Any,
 ) -> Setup:
     """Set up Mnemonics.
@@ -177,9 +175,6 @@ def _mnemonics(
         predict: Classifier that the accuracies are of; the other: --metrics
             nearest_exemplar_mean.
         imprint: Start the prototypes of new classes at their mean feature.
-        precision: bfloat16 trains under autocast.
-        channels_last: Keep images and convolutions in this memory format.
-        compile: Compile the network.
     """
     method: dict[str, Any] = {
         "exemplars_per_class": None if memory_size else exemplars_per_class,
@@ -194,9 +189,6 @@ def _mnemonics(
         "finetuning_lr": finetuning_lr,
         "predict": predict,
         "imprint": imprint,
-        "precision": precision,
-        "channels_last": channels_last,
-        "compile": compile,
     }
     own = {"objective": objective, "outer_lr": outer_lr, "inner_lr": inner_lr}
     unused = [n for n, v in {**own, "adjust_old": adjust_old}.items() if v is not None]
@@ -219,7 +211,7 @@ def _mnemonics(
         changes["inner_epochs"] = None
     if adjust_old is not None:
         changes["adjust_old"] = "sequential" if adjust_old else None
-    protocol = Frame(**frame)
+    protocol = ResidentFrame(**frame)
     info = STREAMS[protocol.stream]
     # exemplars have their final size: what is cut out of larger images has to be named
     resized = "resized" in info.augmentation
@@ -242,7 +234,6 @@ def _mnemonics(
             optimization=setting,
             buffer_transform=augmentation(info) if resized else "auto",
             plugins=schedule,
-            memory_resident=protocol.memory_resident,
             evaluator=evaluator,
             device=device,
             **protocol.template_options(),

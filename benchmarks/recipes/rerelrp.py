@@ -13,7 +13,7 @@ from jsonargparse.typing import (
 )
 
 from benchmarks.names import UsageError
-from benchmarks.recipes.frame import SMOKE_FRAME, Frame
+from benchmarks.recipes.frame import SMOKE_FRAME
 from benchmarks.recipes.recipe import (
     RECIPES,
     Device,
@@ -23,6 +23,7 @@ from benchmarks.recipes.recipe import (
     recipe,
     row,
 )
+from benchmarks.recipes.resident_frame import ResidentFrame
 from benchmarks.streams import STREAMS
 from benchmarks.streams.fields import Augmentation
 
@@ -184,7 +185,7 @@ def _rerelrp(
     """
     others = ("plateau_patience", "augmentation", "normalize", "frame")
     method = {k: v for k, v in locals().items() if k not in (*others, "others")}
-    protocol = Frame(**frame)
+    protocol = ResidentFrame(**frame)
     if protocol.task_labels:
         raise UsageError(
             "task_labels is True; wanted False: ReReLRP has one head for all classes"
@@ -205,7 +206,6 @@ def _rerelrp(
             optimizer=optimizer,
             input_shape=STREAMS[protocol.stream].image_shape,
             plugins=schedule,
-            memory_resident=protocol.memory_resident,
             evaluator=evaluator,
             device=device,
             **protocol.template_options(),

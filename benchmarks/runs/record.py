@@ -23,6 +23,7 @@ class Progress:
         commands: The command that started the run, then those that resumed it.
         accuracy: One row for each finished experience; see ``accuracy_matrix``.
         minutes: Time of training and evaluation.
+        train_seconds: That of training alone.
         peak_memory_bytes: Most memory held; see `environment.peak_memory`.
         memory_over_experiences: Bytes the method keeps by kind, after each experience.
         further_metrics: For each finished experience, see `evaluation.last_values`.
@@ -31,6 +32,7 @@ class Progress:
     commands: list[str] = field(default_factory=list)
     accuracy: list[list[float | None]] = field(default_factory=list)
     minutes: float = 0.0
+    train_seconds: float = 0.0
     peak_memory_bytes: dict[str, int | None] = field(default_factory=dict)
     memory_over_experiences: list[dict[str, int]] = field(default_factory=list)
     further_metrics: list[dict[str, float]] = field(default_factory=list)
@@ -40,6 +42,7 @@ class Progress:
         row: list[float | None],
         *,
         minutes: float,
+        train_seconds: float,
         memory_bytes: dict[str, int],
         further_metrics: dict[str, float],
         device: torch.device,
@@ -49,12 +52,14 @@ class Progress:
         Args:
             row: Accuracy on each test experience; ``None`` where not evaluated.
             minutes: Time that the experience took.
+            train_seconds: That of its training alone.
             memory_bytes: Bytes the method keeps now, by kind.
             further_metrics: Last values by name.
             device: Device of the run.
         """
         self.accuracy.append(row)
         self.minutes += minutes
+        self.train_seconds += train_seconds
         self.memory_over_experiences.append(memory_bytes)
         self.further_metrics.append(further_metrics)
         for kind, now in peak_memory(device).items():
@@ -110,6 +115,7 @@ def make_record(
         "memory_over_experiences": progress.memory_over_experiences,
         "peak_memory_bytes": progress.peak_memory_bytes,
         "minutes": round(progress.minutes, 3),
+        "train_seconds": round(progress.train_seconds, 3),
         "command": progress.commands[0],
         "resumed": len(progress.commands) - 1,
         "commit": commit(),

@@ -25,7 +25,8 @@ from benchmarks.runs.options import Run, Settings
 from benchmarks.runs.pictures import write_pictures
 from benchmarks.runs.record import Progress, make_record
 from benchmarks.runs.results import read_matrix
-from benchmarks.streams import make_stream
+from benchmarks.streams import STREAMS, make_stream
+from benchmarks.streams.stand_in import require_note
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +116,10 @@ def start(run: Run, command: str) -> Training:
 
 
 def _make_benchmark(settings: Settings, setup: Setup) -> CLScenario:
+    from benchmarks.streams.data import data_folder
+
+    root = data_folder(STREAMS[setup.stream], settings.dataset_root)
+    require_note(root, settings.note)
     return make_stream(
         setup.stream,
         dataset_root=settings.dataset_root,
@@ -235,6 +240,7 @@ class Training:
 
         began = time.monotonic()
         self.strategy.train(experience, **self.setup.train_options)
+        trained = time.monotonic()
         row: list[float | None] = [None] * len(self.tests)
         if due := self._evaluation_is_due():
             options = self.setup.eval_options
@@ -242,6 +248,7 @@ class Training:
         self.progress.add(
             row,
             minutes=(time.monotonic() - began) / 60,
+            train_seconds=trained - began,
             memory_bytes=memory_bytes(self.strategy),
             further_metrics=last_values(
                 self.strategy.evaluator, self.run.settings.metrics or ()

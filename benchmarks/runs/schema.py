@@ -25,6 +25,8 @@ class RunRecord(BaseModel):
     metrics: dict[str, FiniteFloat | list[FiniteFloat | None] | None]
     test_images: list[PositiveInt]
     minutes: FiniteFloat
+    train_seconds: FiniteFloat | None = None
+    peak_memory_bytes: dict[str, FiniteFloat | None] = {}
     note: str = ""
     like: str | None = None
     command: str = ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import shlex
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.error import URLError
 
 import numpy as np
@@ -27,6 +28,7 @@ from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche_ext.buffers.held_back import stratified_split
 from benchmarks.names import UsageError
 from benchmarks.streams.fields import StreamInfo
+from benchmarks.streams.stand_in import is_stand_in
 
 
 def data_folder(info: StreamInfo, dataset_root: str | Path | None) -> Path:
@@ -59,15 +61,22 @@ def data_access(info: StreamInfo, root: Path, download: bool) -> Iterator[None]:
     missing = [f for f in info.files if not _any_exists(root, f.split(" or "))]
     if missing and not (download and info.automatic_download):
         raise FileNotFoundError(_advice(info, root, f"lacks {', '.join(missing)}"))
+    checked = patch("torchvision.datasets.cifar.check_integrity", _any_file)
     try:
-        if download:
-            yield
-        else:
-            with _offline(), redirect_stdout(StringIO()):
+        with checked if is_stand_in(root) else nullcontext():
+            if download:
                 yield
+            else:
+                with _offline(), redirect_stdout(StringIO()):
+                    yield
     except (OSError, RuntimeError) as error:
         problem = f"cannot be read ({' '.join(str(error).split())})"
         raise FileNotFoundError(_advice(info, root, problem)) from error
+
+
+def _any_file(path: str, md5: str | None = None) -> bool:
+    """In place of torchvision's look at a checksum, which is that of the real file."""
+    return Path(path).is_file()
 
 
 def _any_exists(root: Path, names: list[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from timings.foundation import PLAIN, Noise
 from timings.measure import Entry, iteration_ratio, seconds
+from timings.watch import Watch
 
 BATCH, NEW, REPLAYED = 32, 5, 27
 TURN = 4  # iterations
@@ -19,8 +19,8 @@ LATENT_LAYER = "feature_extractor.conv5_4.dw"  # 32 % of the work is above
 EXPERIENCES = 12  # of the 391 of NICv2, which all cost the same
 
 
-def stream(leaf: Any, rows: Sequence[Sequence[int]]) -> Any:
-    """A stream whose experiences hold these rows of a dataset."""
+def stream(leaf: Any, rows: Sequence[Sequence[int]], n_test: int = 100) -> Any:
+    """A stream whose experiences hold these rows of a dataset; the first are tested."""
     from avalanche.benchmarks import benchmark_from_datasets
     from avalanche.benchmarks.utils import as_classification_dataset
 
@@ -28,7 +28,7 @@ def stream(leaf: Any, rows: Sequence[Sequence[int]]) -> Any:
         leaf, transform_groups={"train": (PLAIN, None), "eval": (PLAIN, None)}
     )
     train = [data.subset(list(mine)) for mine in rows]
-    return benchmark_from_datasets(train=train, test=[data.subset(range(100))])
+    return benchmark_from_datasets(train=train, test=[data.subset(range(n_test))])
 
 
 def training(extractor: nn.Module) -> dict[str, Any]:
@@ -126,27 +126,6 @@ def overhead(repeats: int) -> float:
         return 100 * (1 - watch.seconds / total)
 
     return statistics.median(turn() for _ in range(min(repeats, 3)))
-
-
-class Watch:
-    """Adds up the seconds that methods of some objects take."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.seconds = 0.0
-
-    def follow(self, owner: Any, name: str) -> None:
-        """Count one more method, which calls none of the others."""
-        method = getattr(owner, name)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        setattr(owner, name, watched)
 
 
 ENTRIES = (

@@ -6,20 +6,53 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Figure(NamedTuple):
+    """One figure, measured.
+
+    Attributes:
+        name: Of it.
+        value: What was found.
+        target: What it should reach.
+        at_least: Whether more is better; otherwise less is.
+        what: Numerator and denominator of the figure, in words.
+        unit: Of the figure; a ratio has "x".
+    """
+
+    name: str
+    value: float
+    target: float
+    at_least: bool
+    what: str
+    unit: str = "x"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is."""
+        at_least, at_most = self.value >= self.target, self.value <= self.target
+        return at_least if self.at_least else at_most
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        target = f"{sign} {self.target:g}{self.unit}"
+        verdict = "reached" if self.reached else "MISSED"
+        figure = f"{self.value:.2f}{self.unit}"
+        return f"{self.name:12}{figure:>9}  {target:10}{verdict:9}{self.what}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure.
+    """How to come by one figure.
 
     Attributes:
         name: As in ``--only``.
-        what: Numerator and denominator of the figure, in words.
-        target: What it should reach.
-        at_least: Whether more is better; otherwise less is.
+        what: As in `Figure`, like the following ones.
+        target: As there.
+        at_least: As there.
         measure: From the number of repeats to the figure.
-        unit: Of the figure; a ratio has "x".
+        unit: As in `Figure`.
     """
 
     name: str
@@ -29,17 +62,11 @@ class Entry:
     measure: Callable[[int], float]
     unit: str = "x"
 
-    def row(self, repeats: int) -> tuple[str, ...]:
-        """Measure, and word the outcome."""
-        figure = self.measure(repeats)
-        reached = figure >= self.target if self.at_least else figure <= self.target
-        sign = ">=" if self.at_least else "<="
-        return (
-            self.name,
-            f"{figure:.2f}{self.unit}",
-            f"{sign} {self.target:g}{self.unit}",
-            "reached" if reached else "MISSED",
-            self.what,
+    def figure(self, repeats: int) -> Figure:
+        """Measure."""
+        value = self.measure(repeats)
+        return Figure(
+            self.name, value, self.target, self.at_least, self.what, self.unit
         )
 
 

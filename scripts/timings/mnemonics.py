@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
 from typing import Any
 
 import torch
 
 from timings.measure import Entry, median_ratio
+from timings.memory import in_own_process, peak_bytes
 
 N_EXEMPLARS, N_STEPS, BATCH, CHUNK = 100, 5, 128, 32
 N_CHECKED = 40  # exemplars, and data, to compare gradients on; two chunks
@@ -84,42 +83,21 @@ def duration(repeats: int) -> float:
     )
 
 
-def _peak(mode: str, threads: int) -> int:
+def _peak(mode: str) -> int:
     """Bytes above those of the process before, of which this is the only call."""
-    warnings.filterwarnings("ignore")  # as in timing.py
-    torch.set_num_threads(threads)
     device = _device()
     # what is loaded at the first call does not count
     _gradient(_on(device, _problem(1, 1)), mode)
     problem = _on(device, _problem(N_EXEMPLARS, BATCH))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        _gradient(problem, mode)
-        return torch.cuda.max_memory_allocated() - before
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")  # the peak starts anew; that of getrusage is the parent's
-    before = _status("VmRSS")
-    _gradient(problem, mode)
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    """Bytes that Linux counts of this process."""
-    with open("/proc/self/status") as lines:
-        fields = dict(line.split(":", 1) for line in lines)
-    return 1024 * int(fields[name].split()[0])
+    return peak_bytes(lambda: _gradient(problem, mode), device)
 
 
 def memory(repeats: int) -> float:
     """Peak of one graph over that of the recursion, each in a process of its own."""
     _require_agreement()
-    start = multiprocessing.get_context("spawn")
-    peaks = {}
-    for mode in ("unrolled", "reverse"):  # the memory is the same at each repeat
-        with start.Pool(1) as pool:
-            peaks[mode] = pool.apply(_peak, (mode, torch.get_num_threads()))
-    return peaks["unrolled"] / peaks["reverse"]
+    # the memory is the same at each repeat
+    unrolled, reverse = (in_own_process(_peak, m) for m in ("unrolled", "reverse"))
+    return float(unrolled / reverse)
 
 
 _WHAT = (

@@ -10,7 +10,6 @@ import torch
 from core50_folder import (
     N_CLASSES,
     experience_classes,
-    image_path,
     lay_core50,
     test_lines,
     train_lines,
@@ -21,6 +20,7 @@ from torchvision.transforms.functional import to_tensor
 from benchmarks.__main__ import main
 from benchmarks.runs.results import read_matrix
 from benchmarks.streams import make_stream
+from benchmarks.streams.core50_lists import image_path
 from benchmarks.streams.info import STREAMS
 
 pytestmark = pytest.mark.usefixtures("fake_files")  # which refuse every download
@@ -92,7 +92,7 @@ def test_run_that_is_missing_is_named(root):
 
 def test_missing_image_is_named_when_it_is_read(tmp_path):
     lay_core50(tmp_path, "nicv2_79", size=32)
-    (tmp_path / "core50_32x32" / image_path("s1", 0, 1)).unlink()
+    (tmp_path / "core50_32x32" / image_path(1, 0, 1)).unlink()
     stream = make_stream("core50_mini_nicv2_79", dataset_root=tmp_path).train_stream
     with pytest.raises(FileNotFoundError, match=r"C_01_01_001.png"):
         list(stream[0].dataset)

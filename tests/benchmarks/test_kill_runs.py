@@ -42,7 +42,7 @@ def test_killed_and_resumed_run_leaves_what_an_undisturbed_one_leaves(runs):
     assert [record["resumed"] for record in records] == [0, 1]
     for record in records:
         record["command"] = record["command"].replace("SIGKILL", "full")
-        for name in ("minutes", "peak_memory_bytes", "resumed"):
+        for name in ("minutes", "train_seconds", "peak_memory_bytes", "resumed"):
             assert record.pop(name) is not None
     assert records[0] == records[1]
     assert records[0]["finished"] and records[0]["smoke"]

@@ -472,21 +472,38 @@ def test_experiences_and_buffers_share_one_image_tensor():
         assert group.images.data_ptr() == leaf.data.ctypes.data
 
 
-def test_images_copied_once_are_shared_and_vanish_with_their_dataset():
-    leaf = Colour()
+def test_images_of_another_order_are_in_memory_once_and_items_stay():
+    leaf, kept = Colour(), len(store._kept)
     leaf.data = np.ascontiguousarray(leaf.data)  # height, width, channels: to be copied
-    gc.collect()
-    kept = len(store._kept)
+    items = [(np.asarray(image), label) for image, label in leaf]
 
     data = with_transforms(PLAIN, leaf=leaf)
     first, second = (ResidentLoader(data.subset([i]), batch_size=1) for i in (3, 5))
-    pixels = [loader._content.groups[0].images for loader in (first, second)]
-    assert pixels[0].data_ptr() == pixels[1].data_ptr() != leaf.data.ctypes.data
-    assert len(store._kept) == kept + 1
+    for loader in (first, second):
+        (group,) = loader._content.groups
+        assert group.images.data_ptr() == leaf.data.ctypes.data
+    for (image, label), (before, known) in zip(leaf, items, strict=True):
+        assert np.array_equal(image, before) and label == known
     for number in (1, 2, 3):  # another array, perhaps at the same address
         leaf.data = np.full((60, 8, 8, 3), number, np.uint8)
         assert_same_epoch(data)
-    del leaf, data, first, second
+    assert len(store._kept) == kept
+
+
+def test_images_copied_once_are_shared_and_vanish_with_their_dataset():
+    gc.collect()
+    kept = len(store._kept)
+    leaf = TensorDataset(torch.rand(6, 4, 4, 3).permute(0, 3, 1, 2), torch.arange(6))
+    first, second = (ResidentLoader(Subset(leaf, [i]), batch_size=1) for i in (3, 5))
+    pixels = [loader._content.groups[0].images for loader in (first, second)]
+    assert pixels[0].data_ptr() == pixels[1].data_ptr() != leaf.tensors[0].data_ptr()
+    assert len(store._kept) == kept + 1
+    for number in (1, 2, 3):  # another tensor, perhaps at the same address
+        x = torch.full((6, 4, 4, 3), float(number)).permute(0, 3, 1, 2)
+        leaf.tensors = (x, leaf.tensors[1])
+        loader = ResidentLoader(leaf, batch_size=6)
+        assert all(bool((batch[0] == number).all()) for batch in loader)
+    del leaf, first, second, loader
     gc.collect()
     assert len(store._kept) == kept
 
@@ -647,3 +664,14 @@ def test_bytes_of_images_count_raw_pixels(tmp_path):
     assert image_bytes(Own([(Image.new("L", (3, 3)), 0), (torch.zeros(2), 0)])) == 17
     with pytest.raises(ValueError, match="holds str, wanted an image or tensor"):
         image_bytes(Own([("text", 0)]))
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "pinned"),
+    [("cuda", {}, True), ("cpu", {}, False), ("cuda", {"pin_memory": False}, False)],
+)
+def test_batches_for_a_gpu_come_from_pinned_memory(device, given, pinned):
+    data = torch.utils.data.TensorDataset(torch.zeros(3, 1, 2, 2))
+    held = {"memory_resident": False, "device": device, **given}
+    loader = make_loader(data, batch_size=2, shuffle=False, **held)
+    assert loader.pin_memory is pinned

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from avalanche_ext.functional.less_forget import adaptive_distillation_weight
 from avalanche_ext.models import CosineClassifier, FeatureClassifier
+from avalanche_ext.models.frozen_copy import FrozenCopy
 from avalanche_ext.plugins import LUCIRPlugin
 
 
@@ -56,7 +57,7 @@ def test_loss_terms_and_gradients_agree_with_the_authors(golden):
     model, x = model_of(golden, ""), torch.zeros(1)
     head = model.train_classifier
     plugin.before_training_exp(SimpleNamespace(model=model, experience=None))
-    plugin.reference = model_of(golden, "ref_").eval().requires_grad_(False)
+    plugin.reference = FrozenCopy(model_of(golden, "ref_"))
     assert plugin.current_weight == pytest.approx(golden["lambda_adapted"])
 
     logits, y = model(x), golden["targets"]
@@ -99,7 +100,7 @@ def test_three_steps_agree_with_lucirs_own_training_function(golden):
     model = model_with("before", ["fc1__", "fc2__"])
     plugin = LUCIRPlugin(margin=golden["margin"], n_negatives=golden["K"])
     plugin.before_training_exp(SimpleNamespace(model=model, experience=None))
-    plugin.reference = model_with("ref", [""]).eval()
+    plugin.reference = FrozenCopy(model_with("ref", [""]))
     assert plugin.current_weight == pytest.approx(golden["lamda"])
     sgd = torch.optim.SGD(
         model.parameters(),
@@ -156,7 +157,7 @@ def test_reference_is_the_model_of_the_last_experience_and_never_moves():
     assert plugin.reference is None and plugin.memory_bytes() == {"frozen_copies": 0}
     old = {k: v.clone() for k, v in strategy.model.state_dict().items()}
     strategy.train(benchmark.train_stream[1])
-    kept = plugin.reference.state_dict()
+    kept = plugin.reference.model.state_dict()
     for name, value in old.items():
         if "class_order" not in name:
             assert torch.equal(kept[name], value), name

@@ -86,7 +86,7 @@ def test_mirror_test_keeps_the_precision_of_the_strategy():
         EWCFRReplay,
         model=task_model(),
         memory_size=4,
-        precision="bfloat16",
+        precision="bf16",
         plugins=[MirrorTestPlugin(), watch],
     )
     benchmark = toy_benchmark("old_task_labels")

@@ -94,8 +94,8 @@ def test_the_reference_is_the_model_of_the_end_of_the_last_experience(rng):
         wanted = strategy.model(x)
     strategy.train(toy_benchmark().train_stream[2])
     assert_close(plugin.reference(x)[:, :4], wanted)
-    assert not any(m.training for m in plugin.reference.modules())
-    assert not any(p.requires_grad for p in plugin.reference.parameters())
+    assert not any(m.training for m in plugin.reference.model.modules())
+    assert not any(p.requires_grad for p in plugin.reference.model.parameters())
     with evaluating(strategy.model):
         assert (strategy.model(x)[:, :4] - wanted).abs().max() > 0.01
 

@@ -19,6 +19,7 @@ from avalanche_ext.models import (
     FeatureClassifier,
     to_transfer_network,
 )
+from avalanche_ext.models.frozen_copy import FrozenCopy
 from avalanche_ext.plugins import ScoreDistillationPlugin, WeightTransferPlugin
 
 
@@ -77,7 +78,7 @@ class Golden(SupervisedPlugin):
         strategy.model.load_state_dict(state_of(self.golden, "tg."))
         reference = FeatureClassifier(tiny_net(), CosineClassifier(8))
         reference.load_state_dict(state_of(self.golden, "ref."))
-        self.distillation.reference = reference.eval()
+        self.distillation.reference = FrozenCopy(reference)
 
     def before_backward(self, strategy, **kwargs):
         self.logits, self.loss = strategy.mb_output.detach(), strategy.loss.detach()

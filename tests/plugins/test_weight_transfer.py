@@ -164,7 +164,7 @@ def test_a_model_already_in_transfer_goes_on_with_it():
     assert (model.feature_extractor[0].mtl_weight != 1).all()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_lucir_transfers_in_any_precision_and_memory_format(precision):
     model = model_with_convolutions()
     strategy = build(

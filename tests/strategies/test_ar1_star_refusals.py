@@ -60,7 +60,6 @@ REFUSED = [
     ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
     ({"train_mb_size": 0}, "train_mb_size is 0"),
     ({"precision": "int8", "head_lr_mult": 2.0}, "precision is 'int8'"),
-    ({"compile": True}, "compile is True; wanted False"),
 ]
 
 

@@ -13,16 +13,11 @@ from avalanche.training.supervised import Naive
 from cases import APIS, N_CLASSES, build, toy_benchmark
 from contract import assert_equal, run, weights
 from mnemonics_hosts import conv_model, mnemonics, trained
-from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import SGD, Adam
-from torch.testing import assert_close
 
 from avalanche_ext.metrics import NearestExemplarMeanAccuracy
 from avalanche_ext.models import (
-    CifarResNet,
-    CosineClassifier,
-    FeatureClassifier,
     to_transfer_network,
 )
 
@@ -125,36 +120,3 @@ def test_any_optimizer_trains_scales_and_new_prototypes(make, distillation):
     held = {p for group in strategy.optimizer.param_groups for p in group["params"]}
     assert held == set(model.parameters())
     assert not bool((model.feature_extractor[0].mtl_weight == 1).all())
-
-
-@pytest.mark.parametrize(
-    ("options", "rtol"),
-    [
-        ({"precision": "bfloat16"}, 0.02),
-        ({"channels_last": True}, 1e-4),
-        ({"compile": True}, 1e-4),
-    ],
-)
-def test_faster_forms_give_the_same_loss_within_their_precision(options, rtol):
-    class Recorder(SupervisedPlugin):
-        def after_backward(self, strategy, **kwargs):
-            losses.append(strategy.loss.item())
-
-    found = []
-    for extra in ({}, options):
-        losses = []
-        torch.manual_seed(0)
-        extractor = CifarResNet(n_blocks=1, width=4, in_channels=1)
-        model = FeatureClassifier(extractor, CosineClassifier(16))
-        if "compile" in extra:  # the real compiler takes half a minute
-            extractor.compile = partial(nn.Module.compile, extractor, backend="eager")
-        strategy = mnemonics(
-            model=model, plugins=[Recorder()], finetuning_lr=1e-9, **extra
-        )
-        for group in strategy.optimizer.param_groups:
-            group["lr"] = 0.0  # differences must not add up
-        strategy.train(toy_benchmark().train_stream)
-        strategy.eval(toy_benchmark().test_stream)
-        assert strategy.buffer.history.entries
-        found.append(losses)
-    assert_close(found[1], found[0], rtol=rtol, atol=0)

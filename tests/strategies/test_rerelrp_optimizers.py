@@ -157,7 +157,7 @@ def test_dropout_rests_from_the_second_experience_on_if_asked(frozen):
         {"prune_step": 3, "min_units": 2, "patience": 2},
         {"evaluate_unpruned_first": True},
         {"composite": "zplus", "start": "one"},
-        {"precision": "bfloat16"},
+        {"precision": "bf16"},
         {"generator": torch.Generator()},
     ],
 )

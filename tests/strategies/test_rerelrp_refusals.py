@@ -76,7 +76,6 @@ REFUSED = [
     ({"train_mb_size": 0}, "train_mb_size is 0"),
     ({"train_epochs": 0}, "train_epochs is 0"),
     ({"precision": "int8"}, "precision is 'int8'"),
-    ({"compile": True}, "compile is True; wanted False"),
     ({"valid_stream": 3}, "valid_stream is 3"),
 ]
 

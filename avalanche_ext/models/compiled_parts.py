@@ -1,0 +1,116 @@
+"""Running the parts of a model that do not grow through `torch.compile`."""
+
+from __future__ import annotations
+
+from types import FunctionType, MethodType, TracebackType
+from typing import Any
+
+import torch
+from avalanche.models import DynamicModule
+from torch import nn
+
+
+class CompiledParts:
+    """Within its ``with`` the parts of a model that do not grow run compiled.
+
+    The parts are the largest modules, with modules of their own, that hold neither a
+    `DynamicModule` (a head that grows, which would be compiled again each time) nor a
+    hook. Outside the ``with`` the model is a plain one: copies, hooks and higher
+    derivatives know nothing of the compiler. Each part is compiled when it first runs,
+    once more for another batch size and for evaluation, and then no more.
+
+    Args:
+        model: Any model.
+        like: Parts of a model of the same structure; what was compiled for them serves
+            this model, too.
+
+    Raises:
+        ValueError: If nothing is left to compile.
+
+    Example:
+        >>> net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+        >>> with CompiledParts(net) as parts:
+        ...     parts.names
+        ['']
+    """
+
+    def __init__(self, model: nn.Module, like: CompiledParts | None = None) -> None:
+        self.model = model
+        self._functions: dict[str, FunctionType] = like._functions if like else {}
+        self._found: dict[frozenset[str], dict[str, Any]] = {}
+        self.names: list[str] = []
+        self.look_again()
+        if not _largest_parts(model, frozenset()):
+            raise ValueError(
+                f"compile is True, but {type(model).__name__} has no part to compile; "
+                "wanted layers in a module of their own beside the head that grows, as "
+                "in FeatureClassifier(feature_extractor, train_classifier)"
+            )
+
+    def look_again(self) -> None:
+        """Notice that the model has changed."""
+        self._modules = [
+            (name, module._forward_hooks, module._forward_pre_hooks)
+            for name, module in self.model.named_modules()
+        ]
+        self._found = {}
+
+    def __enter__(self) -> CompiledParts:
+        hooked = frozenset(name for name, *hooks in self._modules if any(hooks))
+        if hooked not in self._found:
+            names = _largest_parts(self.model, hooked)
+            self._found[hooked] = {name: self._compiled(name) for name in names}
+        self.names = list(self._found[hooked])
+        for name, call in self._found[hooked].items():
+            self.model.get_submodule(name)._compiled_call_impl = call
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in self.names:
+            self.model.get_submodule(name)._compiled_call_impl = None
+
+    def _compiled(self, name: str) -> Any:
+        part = self.model.get_submodule(name)
+        if name not in self._functions:
+            # With code of its own: torch counts compilations by code, and gives up
+            # where many parts of one class have more than a few in all.
+            self._functions[name] = FunctionType(_run.__code__.replace(), globals())
+        return torch.compile(MethodType(self._functions[name], part))
+
+
+def _run(part: nn.Module, *inputs: Any) -> Any:
+    return part.forward(*inputs)
+
+
+def _largest_parts(model: nn.Module, hooked: frozenset[str]) -> list[str]:
+    """Names of the largest modules without hooks and without heads that grow."""
+    stay = set(hooked)
+    stay |= {n for n, m in model.named_modules() if _may_grow(m)}
+    found: list[str] = []
+
+    def collect(name: str, module: nn.Module) -> None:
+        children = [(f"{name}.{n}".lstrip("."), m) for n, m in module.named_children()]
+        runs = type(module).forward is not nn.Module.forward  # a ModuleList does not
+        inside = {f"{name}.{n}".strip(".") for n, _ in module.named_modules()}
+        if not runs or inside & stay:
+            for child in children:
+                collect(*child)
+        elif children:  # a layer alone gains nothing
+            found.append(name)
+
+    collect("", model)
+    return found
+
+
+def _may_grow(module: nn.Module) -> bool:
+    """Whether an experience may change it; a `TransferConv2d` waits for its plugin."""
+    if not isinstance(module, DynamicModule):
+        return False
+    own = type(module)
+    same = own.adaptation is DynamicModule.adaptation
+    return not (same and own.pre_adapt is DynamicModule.pre_adapt)

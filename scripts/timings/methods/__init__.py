@@ -1,0 +1,1 @@
+"""Whole methods beside bare loops of the same arithmetic, one module a family."""
