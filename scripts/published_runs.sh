@@ -7,7 +7,8 @@
 #
 # The folder of CIFAR holds both CIFAR-10 and CIFAR-100. With --stand-in, generated images of the same number and size take
 # the place of data whose folder is not given (3.5 GB), and AR1* starts from random weights, not those of ImageNet: each
-# run says so in its note and is never compared with a paper. --smoke tries the same commands at a small size, in a minute.
+# run says so in its note and is never compared with a paper. --smoke tries the same commands at a small size: about 45 s of
+# CPU time, over half of which five processes take to import Avalanche; minutes where other work runs.
 # RUNS="bdr lucir" takes fewer; one seed, or SEEDS="0 1". A second call goes on where the first was stopped. Days on a CPU;
 # results are in results/published_runs (OUT), and below it in stand_in and smoke; one table at the end.
 roots="cifar core50"

@@ -10,6 +10,7 @@ medians are compared, so that a busy machine slows both alike::
     python scripts/timing.py --method bdr --device cuda --profile profiles
     python scripts/timing.py --method bdr --switches      # bf16, compile, ...
     python scripts/timing.py --experiences all --curve experiences.svg
+    python scripts/timing.py --memory all         # copies of data that methods make
 
 A new figure is one more `Entry` in a module of ``timings``, a new method one more
 `Method` in a module of ``timings.methods``.
@@ -23,7 +24,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from timings import experiences_command
+from timings import experiences_command, method_memory
 from timings.entries import ENTRIES
 from timings.experiences import FEWEST
 from timings.many_experiences import METHODS as MANY
@@ -57,6 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         stream = Long(n=options.n_experiences, device=options.device)
         experiences_command.run(names, stream, options.json, options.curve)
         return
+    if options.memory:
+        names = [n for n in MANY if options.memory in ("all", n)]
+        method_memory.run(names, options.device, options.json)
+        return
     if options.method:
         chosen = [m for m in METHODS if options.method in ("all", m.name)]
         device, out = options.device, options.json
@@ -85,6 +90,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument(
         "--experiences", choices=["all", *MANY], help="cost of small experiences"
     )
+    what.add_argument(
+        "--memory", choices=["all", *MANY], help="copies of data in memory"
+    )
     parser.add_argument("--n-experiences", type=int, default=100, help="of these")
     parser.add_argument("--curve", type=Path, help="picture of their cost: .svg, .png")
     parser.add_argument("--device", help="of the methods: cpu (default), cuda, cuda:1")
@@ -103,10 +111,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} is {value}, wanted at least 1")
     if options.n_experiences < FEWEST:
         parser.error(f"--n-experiences is {options.n_experiences}, wanted >= {FEWEST}")
-    both = options.method or options.experiences
+    written = options.method or options.experiences or options.memory
+    several = "--method, --experiences or --memory"
     for name, wanted, there in (
-        ("device", "--method or --experiences", both),
-        ("json", "--method or --experiences", both),
+        ("device", several, written),
+        ("json", several, written),
         ("profile", "--method", options.method),
         ("switches", "--method", options.method),
         ("curve", "--experiences", options.experiences),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import pytest
@@ -12,7 +13,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import Naive
 from timing import parse
 from timings.measure import Figure
-from timings.memory import peak_bytes
+from timings.memory import in_own_process, peak_bytes
+from timings.method_memory import LOADED, Memory, figure, measured
 from timings.methods.data import two_experiences
 from timings.methods.turns import in_turns
 from timings.watch import Watch, around_epochs
@@ -172,8 +174,24 @@ def test_both_experiences_and_the_test_have_as_many_images():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak")
 def test_peak_memory_holds_what_is_freed_again():
     n_bytes = 64 * 2**20
-    peak = peak_bytes(lambda: torch.ones(n_bytes, dtype=torch.uint8), CPU)
+    # where no memory is left of what ran before
+    ones = partial(torch.ones, n_bytes, dtype=torch.uint8)
+    peak = in_own_process(peak_bytes, ones, CPU)
     assert 0.9 * n_bytes < peak < 2 * n_bytes
+
+
+def test_images_a_method_remembers_are_rows_of_its_data():
+    found = measured("lucir", LOADED)
+    assert found.data == 2 * 60 * 3 * 8 * 8
+    assert found.kept["exemplars"] == 20 * 3 * 8 * 8
+    assert found.added == found.kept["frozen_copies"]
+
+
+def test_growth_of_memory_leaves_out_what_is_kept_and_does_not_grow():
+    small = Memory(100, {"latents": 40, "exemplars": 9}, 1000)
+    large = Memory(300, {"latents": 70, "exemplars": 9}, 1000 + 30 + 2 * 200)
+    assert figure("twice", small, large).value == 2
+    assert not figure("twice", small, large).reached
 
 
 @pytest.mark.parametrize(

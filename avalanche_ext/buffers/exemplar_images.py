@@ -120,15 +120,20 @@ class ExemplarImages:
         Args:
             exemplars: All of each class among them, in the order stored.
         """
-        pixels, labels = self._known_space().pixels(exemplars.x), exemplars.y.cpu()
-        for label in torch.unique(labels).tolist():
-            own = labels == label
-            before = self.inputs([label], exemplars.x.device)
+        order = exemplars.y.argsort(stable=True)
+        x, y = exemplars.x[order], exemplars.y[order]
+        found, counts = torch.unique_consecutive(y, return_counts=True)
+        labels, sizes = found.tolist(), counts.tolist()
+        before = self.inputs(labels, x.device)
+        moved = torch.ones(len(x), dtype=torch.bool)
+        if before is not None and torch.equal(before.y, y):
+            moved = (before.x != x).flatten(1).any(1).cpu()
+        pixels = torch.split(self._known_space().pixels(x), sizes)
+        steps = torch.split(moved, sizes)
+        for label, own, made in zip(labels, pixels, steps, strict=True):
             # rounding would move images that no step was made on
-            if before is None or not torch.equal(
-                before.x, exemplars.x[own.to(exemplars.x.device)]
-            ):
-                self.pixels[label] = pixels[own]
+            if bool(made.any()):
+                self.pixels[label] = own
 
     def shrink(self, quota: Callable[[int], int]) -> None:
         """Keep the beginning of each class.
@@ -136,9 +141,11 @@ class ExemplarImages:
         Args:
             quota: How many of a class.
         """
-        for kept in (self.pixels, self.rows, self.task_labels):
-            for label in kept:
-                kept[label] = kept[label][: max(0, quota(label))].clone()
+        for label in self.pixels:
+            n = max(0, quota(label))
+            for kept in (self.pixels, self.rows, self.task_labels):
+                if len(kept.get(label, ())) > n:
+                    kept[label] = kept[label][:n].clone()
 
     def inputs(self, labels: Iterable[int], device: torch.device) -> Exemplars | None:
         """Exemplars of some classes as the network sees them.

@@ -17,6 +17,7 @@ from avalanche_ext.models.feature_classifier import require_features
 
 if TYPE_CHECKING:
     from avalanche_ext.buffers.mnemonics import MnemonicsBuffer
+    from avalanche_ext.buffers.mnemonics_optimizer import MnemonicsOptimizer
 
 #: Samples whose pixels are looked at.
 _N_SAMPLES = 64
@@ -25,7 +26,9 @@ _N_SAMPLES = 64
 def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
     """Try on a few samples what the buffer will do once an experience is trained.
 
-    Nothing is kept of it, and nothing drawn from the random generators.
+    Nothing is drawn from the random generators. The optimisation is tried again only
+    where the layers of the model, which of them are trained, or the images' shape differ
+    from the last trial.
 
     Args:
         buffer: The buffer; found as it was.
@@ -62,9 +65,24 @@ def rehearse(buffer: MnemonicsBuffer, strategy: Any, dataset: Any) -> None:
         short = replace(
             buffer.optimizer, inner_steps=1, inner_epochs=None, truncate=None
         )
-        pair = Exemplars(x[:2].to(strategy.device), y[:2].to(strategy.device))
-        if len(pair.y) == 2 or short.batchnorm == "eval":
-            short.gradient(strategy.model, pair, (pair.x, pair.y))
+        _try(short, buffer, strategy, Exemplars(x[:2], y[:2]))
+
+
+def _try(
+    short: MnemonicsOptimizer, buffer: MnemonicsBuffer, strategy: Any, pair: Exemplars
+) -> None:
+    """Try a step, unless one on such layers and images was tried before."""
+    if len(pair.y) < 2 and short.batchnorm != "eval":
+        return
+    layers = [
+        (name, type(layer), any(p.requires_grad for p in layer.parameters(False)))
+        for name, layer in strategy.model.named_modules()
+    ]
+    seen = short, pair.x.shape[1:], layers
+    if seen != buffer.rehearsed:
+        pair = Exemplars(*(each.to(strategy.device) for each in pair))
+        short.gradient(strategy.model, pair, (pair.x, pair.y))
+        buffer.rehearsed = seen
 
 
 def _inputs(buffer: MnemonicsBuffer, strategy: Any, data: Any) -> Tensor:

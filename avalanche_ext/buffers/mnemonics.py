@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -127,6 +127,7 @@ class MnemonicsBuffer(ExemplarsBuffer):
         self.generator = generator
         self.history = ExemplarLog(progress)
         self.exemplars = ExemplarImages(storage_dtype)
+        self.rehearsed: Any = None  # what the last trial of the optimisation was on
         self._sources: list[Any] = []  # the data of each experience, by reference
 
     def post_adapt(self, agent_state: Any, exp: CLExperience) -> None:
@@ -145,13 +146,13 @@ class MnemonicsBuffer(ExemplarsBuffer):
         require_one_head(model)
         kept, before = self.exemplars, dict(self.exemplars.pixels)
         labels = sorted({int(y) for y in values_of(exp.dataset.targets)})
-        arrival = list(dict.fromkeys([*before, *labels]))
+        quotas = self._quotas([*before, *labels])
         stored = {c: kept.inputs([c], device) for c in labels}
         chosen = self.selection.choose(
             agent_state,
             exp,
             {c: old.x for c, old in stored.items() if old is not None},
-            lambda label: self._quota(arrival, label),
+            quotas.__getitem__,
         )
         if chosen:
             x = next(iter(chosen.values())).x
@@ -286,13 +287,13 @@ class MnemonicsBuffer(ExemplarsBuffer):
             )
         self._rebuild()
 
-    def _quota(self, arrival: list[int], label: int) -> int:
-        """Exemplars the class may keep; earlier classes get the remainder."""
-        place = arrival.index(label)
-        return share(self.per_class, self.max_size, place, len(arrival))
+    def _quotas(self, labels: Iterable[int]) -> dict[int, int]:
+        """Exemplars each class may keep; earlier classes get the remainder."""
+        each = list(dict.fromkeys(labels))
+        budget = self.per_class, self.max_size
+        return {c: share(*budget, place, len(each)) for place, c in enumerate(each)}
 
     def _rebuild(self) -> None:
         """Shrink every class to its quota, and make the data set anew."""
-        arrival = list(self.exemplars.pixels)
-        self.exemplars.shrink(lambda label: self._quota(arrival, label))
+        self.exemplars.shrink(self._quotas(self.exemplars.pixels).__getitem__)
         self.buffer = self.exemplars.dataset()

@@ -143,6 +143,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
+        ctx: Any,  # with setup_context torch would read the signature at each call
         x: Tensor,
         scale: Tensor,
         shift: Tensor,
@@ -150,14 +151,11 @@ class _Normalise(torch.autograd.Function):
         invstd: Tensor,
         eps: float,
     ) -> Tensor:
+        ctx.eps = eps
+        ctx.save_for_backward(x, scale, mean, invstd)
         variance = invstd.square().reciprocal()
         fast = torch.backends.cudnn.enabled
         return torch.batch_norm(x, scale, shift, mean, variance, False, 0.0, 0.0, fast)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, _, mean, invstd, ctx.eps = inputs
-        ctx.save_for_backward(x, scale, mean, invstd)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -144,6 +145,7 @@ class _SquaredGradients:
         used without the layer: one call and one place are looked for, and one example
         is tried.
         """
+        self._forget_unused(x)
         layers = self._candidates()
         shapes = self._output_shapes(layers, x)
         layers = {n: m for n, m in layers.items() if n in shapes}
@@ -160,6 +162,20 @@ class _SquaredGradients:
                     del self.direct[n]
         self.signals = {n: self.signals[n] for n in self.layers}
 
+    def _forget_unused(self, x: Tensor) -> None:
+        """Leave out parameters that no logit depends on, as heads of other tasks."""
+        with torch.enable_grad():
+            logits = self.model(x, *self.arguments)
+        if not logits.requires_grad:
+            return
+        named = {n: p for n, p in self.model.named_parameters() if n in self.direct}
+        found = torch.autograd.grad(
+            logits.sum(), list(named.values()), allow_unused=True
+        )
+        for name, gradient in zip(named, found, strict=True):
+            if gradient is None:
+                del self.direct[name], self.state[name]
+
     def sum_of_squares(self, x: Tensor, y: Tensor, weights: Tensor | None) -> _Named:
         """By parameter, for one label an example."""
         per_example = vmap(
@@ -175,9 +191,9 @@ class _SquaredGradients:
 
     def _candidates(self) -> dict[str, _Layer]:
         """Layers whose parameters are trained and stand in one place."""
-        places = [p for _, p in self.model.named_parameters(remove_duplicate=False)]
-        named = self.model.named_parameters()
-        once = {n for n, p in named if sum(p is q for q in places) == 1}
+        every = self.model.named_parameters(remove_duplicate=False)
+        places = Counter(id(p) for _, p in every)
+        once = {n for n, p in self.model.named_parameters() if places[id(p)] == 1}
         return {
             name: layer
             for name, layer in self.model.named_modules()

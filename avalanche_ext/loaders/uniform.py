@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from avalanche_ext.loaders.resident_loader import make_loader, worker_options
+from avalanche_ext.loaders.walk import values_of
 
 
 def require_batch_of_all_tasks(strategy: Any) -> None:
@@ -22,7 +23,7 @@ def require_batch_of_all_tasks(strategy: Any) -> None:
         ValueError: If ``train_mb_size`` is too small.
     """
     tasks = getattr(strategy.adapted_dataset, "targets_task_labels", None)
-    n = 1 if tasks is None else len(tasks.uniques)
+    n = 1 if tasks is None else len({*values_of(tasks)})
     if strategy.train_mb_size < n:
         raise ValueError(
             f"train_mb_size is {strategy.train_mb_size}, but data and memory have {n} "

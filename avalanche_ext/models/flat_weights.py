@@ -165,6 +165,8 @@ def leading_part(tensor: Tensor, shape: torch.Size, name: str) -> Tensor:
         >>> leading_part(torch.arange(4), torch.Size([2]), "bias")
         tensor([0, 1])
     """
+    if tensor.shape == shape:  # of hundreds of parameters, nearly all
+        return tensor
     larger = any(old > new for old, new in zip(shape, tensor.shape, strict=False))
     if len(shape) != tensor.ndim or larger:
         raise ValueError(

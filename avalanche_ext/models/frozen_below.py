@@ -45,7 +45,8 @@ class FrozenBelow:
     def set_modes(self) -> None:
         """Evaluation mode again, in case something called ``model.train()``."""
         for module, _ in self._modes:
-            module.training = False
+            if module.training:  # to ask is cheap, to set is not: once an iteration
+                module.training = False
 
     def put_back(self) -> None:
         """Let everything be as it was before."""

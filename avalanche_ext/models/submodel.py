@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 from avalanche.models import IncrementalClassifier
@@ -34,7 +35,7 @@ class Submodel(nn.Module):
 
     Attributes:
         network: The copy, whose layers have the names of the model's.
-        classes, head: As given.
+        classes, head, sites: As given.
 
     Raises:
         ValueError: If names, types or shapes do not fit the model.
@@ -61,19 +62,46 @@ class Submodel(nn.Module):
     ) -> None:
         require_keep(keep, unit_counts(model, classes, head=head, sites=sites))
         super().__init__()
-        self.classes, self.head = tuple(classes), head
+        self.head, self.sites = head, dict(sites)
         self.network = _copy(model).requires_grad_(False).eval()
-        layer = linear_head(self.network, head)
-        layer.weight = nn.Parameter(layer.weight[list(classes)], requires_grad=False)
-        if layer.bias is not None:
-            layer.bias = nn.Parameter(layer.bias[list(classes)], requires_grad=False)
-        layer.out_features = len(classes)
         if head:
             parent = self.network.get_submodule(head.rpartition(".")[0])
             if isinstance(parent, IncrementalClassifier):
                 parent.masking = False
+        self._take(model, keep, classes)
+
+    @torch.no_grad()
+    def become(self, model: nn.Module, keep: Keep, classes: Sequence[int]) -> None:
+        """Be another submodel of the same network, in the memory of this one.
+
+        Args:
+            model: The shared network; its head may have grown since the copy.
+            keep: As of the class.
+            classes: As of the class.
+
+        Raises:
+            ValueError: As of the class; nothing has changed then.
+        """
+        counts = unit_counts(model, classes, head=self.head, sites=self.sites)
+        require_keep(keep, counts)
+        for mine, now in zip(_tensors(self.network), _tensors(model), strict=True):
+            if mine.shape == now.shape:
+                mine.copy_(now)
+            else:  # of the head
+                mine.data = now.clone()
+        self._take(model, keep, classes)
+
+    def _take(self, model: nn.Module, keep: Keep, classes: Sequence[int]) -> None:
+        """Rows of the head of some classes, and silence of the units left out."""
+        self.classes = tuple(classes)
+        layer, whole = (linear_head(m, self.head) for m in (self.network, model))
+        for name in ("weight", "bias"):
+            if (values := getattr(whole, name)) is not None:
+                rows = values.detach()[list(classes)]
+                setattr(layer, name, nn.Parameter(rows, requires_grad=False))
+        layer.out_features = len(classes)
         for name, mask in keep.items():
-            for each in {name, sites[name]}:
+            for each in {name, self.sites[name]}:
                 _silence(self.network.get_submodule(each), ~mask)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,6 +119,10 @@ class Submodel(nn.Module):
     def train(self, mode: bool = True) -> Submodel:
         """Do nothing: what was learned stays as it is."""
         return self
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 def _copy(model: nn.Module) -> nn.Module:

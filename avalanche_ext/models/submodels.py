@@ -92,7 +92,7 @@ class Submodels:
         require_whole(0, k=k)
         if k >= len(self):
             raise ValueError(f"k is {k}; wanted less than {len(self)}, those there are")
-        return self.whole(model, self.classes[k], self._in_use(answering)[k])
+        return self.whole(model, self.classes[k], self.in_use(answering)[k])
 
     def all_of(self, model: nn.Module, *, answering: bool = False) -> list[Submodel]:
         """All of them, each a network of its own.
@@ -131,13 +131,20 @@ class Submodels:
         Returns:
             See `SubmodelStack`.
         """
-        keeps = self._in_use(answering)
+        keeps = self.in_use(answering)
         return SubmodelStack(
             model, keeps, self.classes, head=self.head, sites=self.sites
         )
 
-    def _in_use(self, answering: bool) -> list[dict[str, Tensor]]:
-        """The units that answer, or are looked at."""
+    def in_use(self, answering: bool) -> list[dict[str, Tensor]]:
+        """The units that answer, or are looked at.
+
+        Args:
+            answering: Heed ``unpruned_first``.
+
+        Returns:
+            Those of each submodel, by layer.
+        """
         alone = self.unpruned_first and len(self) == 1
         return [{}] if answering and alone else self.keeps
 

@@ -17,6 +17,7 @@ from avalanche_ext.models.cosine_classifier import (
     MASK_VALUE,
     MAX_CLASS_ID,
     classes_in,
+    entries,
 )
 from avalanche_ext.models.feature_classifier import FeatureClassifier
 
@@ -88,6 +89,7 @@ class TaskClassifier(DynamicModule):
         )
         # What follows ``.to()`` and ``.double()`` before there is a row.
         self.register_buffer("_like", torch.empty(0), persistent=False)
+        self._tasks: list[set[int]] = []  # of each layer; one layer for all is of any
         self._evaluated_width = 0
         self._all_outputs = False
         if n_outputs is not None:
@@ -166,7 +168,8 @@ class TaskClassifier(DynamicModule):
 
         Args:
             features: Shape ``(B, D)``; half precision is computed in float32.
-            task_labels: Shape ``(B,)``, or one for all; None is 0.
+            task_labels: Shape ``(B,)``, or one for all; None is 0. A whole number
+                leaves the layers of other tasks out of the graph.
 
         Returns:
             Shape ``(B, W)``, W = largest class id known (in evaluation: or met) + 1.
@@ -176,8 +179,9 @@ class TaskClassifier(DynamicModule):
         """
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
+        of_one = isinstance(task_labels, int) and not self._all_outputs
         with torch.autocast(features.device.type, enabled=False):
-            outputs = self._outputs(features)
+            outputs = self._outputs(features, task_labels if of_one else None)
         if self._all_outputs:
             return outputs
         width = self._rows.shape[1]
@@ -196,11 +200,16 @@ class TaskClassifier(DynamicModule):
             nn.functional.pad(logits, (0, more), value=MASK_VALUE) if more else logits
         )
 
-    def _outputs(self, features: Tensor) -> Tensor:
-        if not len(self.weights):
+    def _outputs(self, features: Tensor, task_label: Any) -> Tensor:
+        weights, biases = entries(self.weights), entries(self.biases)
+        if not weights:
             return features.new_empty(len(features), 0)
-        weight, bias = torch.cat(list(self.weights)), torch.cat(list(self.biases))
-        return linear(features, weight, bias)
+        if task_label is not None and self.n_outputs is None:
+            # no logit depends on the layers of other tasks
+            for i, tasks in enumerate(self._tasks):
+                if task_label not in tasks:
+                    weights[i], biases[i] = weights[i].detach(), biases[i].detach()
+        return linear(features, torch.cat(weights), torch.cat(biases))
 
     def _of_tasks(self, features: Tensor, task_labels: Tensor | int) -> Tensor:
         """Row of each class for each sample, ``(B, classes)``."""
@@ -225,6 +234,9 @@ class TaskClassifier(DynamicModule):
         self._rows[pairs[:, 0], pairs[:, 1]] = torch.arange(
             len(pairs), device=pairs.device
         )
+        if self.n_outputs is None:
+            parts = torch.split(pairs[:, 0].cpu(), [len(w) for w in self.weights])
+            self._tasks = [set(part.tolist()) for part in parts]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any

@@ -207,7 +207,9 @@ class LeftOutEWCPlugin(SupervisedPlugin):
         named = parameters_by_name(strategy.model)
         flat = FlatWeights({n: p for n, p in named.items() if n in self.anchor})
         precision = {
-            n: self.importance.get(n, torch.zeros_like(a)) + self.prior_precision
+            n: self.importance[n] + self.prior_precision
+            if n in self.importance
+            else torch.full_like(a, self.prior_precision)
             for n, a in self.anchor.items()
         }
         return flat, flat.vector(self.anchor), flat.vector(precision)

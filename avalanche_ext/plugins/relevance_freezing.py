@@ -29,7 +29,7 @@ from avalanche_ext.models import linear_head as heads
 from avalanche_ext.models.cosine_classifier import classes_in
 from avalanche_ext.models.cut_inputs import probe_inputs
 from avalanche_ext.models.frozen_rows import FrozenRows, reinitialize_rows
-from avalanche_ext.models.submodel import Submodel
+from avalanche_ext.models.one_submodel import OneSubmodel
 from avalanche_ext.models.submodels import NORMS, Submodels, widened
 from avalanche_ext.models.unit_layers import mask_sites, unit_layers
 
@@ -165,7 +165,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         self.learning: tuple[int, ...] = ()  #: classes of the experience under way
         self._valid: Any = None
         self._frozen = FrozenRows(model, {})
-        self._answering: dict[int, Submodel] = {}
+        self._answering = OneSubmodel(self.submodels)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Hold validation samples back."""
@@ -243,9 +243,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         for k in torch.unique(owners).tolist():
             mine = owners == k
             if k >= 0:
-                own = self._answering.get(k)
-                own = own or self.submodels.of(strategy.model, k, answering=True)
-                self._answering[k] = own
+                own = self._answering.of(strategy.model, k)
                 # the whole batch where possible, so that the same kernels run
                 x = strategy.mb_x if bool(mine.all()) else strategy.mb_x[mine]
                 answer[mine] = widened(own(x), own.classes, width)
@@ -255,7 +253,7 @@ class RelevanceFreezingPlugin(SupervisedPlugin):
         strategy.mb_output = answer
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Drop the copies."""
+        """Drop the copy."""
         self._answering.clear()
 
     def capacity(self) -> dict[str, Capacity]:

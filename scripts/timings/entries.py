@@ -5,6 +5,7 @@ from __future__ import annotations
 from timings import (
     ar1_star,
     bdr_cwd,
+    evaluation,
     ewc_fr_replay,
     foundation,
     mnemonics,
@@ -14,6 +15,7 @@ from timings import (
 
 ENTRIES = (
     *foundation.ENTRIES,
+    *evaluation.ENTRIES,
     *bdr_cwd.ENTRIES,
     *ewc_fr_replay.ENTRIES,
     *ar1_star.ENTRIES,

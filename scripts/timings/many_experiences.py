@@ -23,12 +23,14 @@ class Long:
         n: Experiences.
         n_images: In each.
         side: Of an image, in pixels.
+        memory: Images, or latents, that a method may keep.
         device: Where methods train.
     """
 
     n: int = 100
     n_images: int = 300
     side: int = 8
+    memory: int = 200
     device: torch.device | str = "cpu"
 
     def classes(self, per_experience: int = 2, *, task_labels: bool = False) -> Any:
@@ -117,14 +119,14 @@ def lucir(stream: Long) -> Made:
     """LUCIR with a memory of 200 images."""
     from avalanche_ext import LUCIR
 
-    return LUCIR(**_cosine(stream), memory_size=2 * stream.n), stream.classes()
+    return LUCIR(**_cosine(stream), memory_size=stream.memory), stream.classes()
 
 
 def cwd(stream: Long) -> Made:
     """LUCIR with CwD in all experiences."""
     from avalanche_ext import BDR
 
-    own = {"bdr": False, "cwd_experiences": "all", "memory_size": 2 * stream.n}
+    own = {"bdr": False, "cwd_experiences": "all", "memory_size": stream.memory}
     return BDR(**_cosine(stream), **own), stream.classes()
 
 
@@ -132,7 +134,7 @@ def bdr(stream: Long) -> Made:
     """BDR with a memory of 200 images."""
     from avalanche_ext import BDR
 
-    return BDR(**_cosine(stream), memory_size=2 * stream.n), stream.classes()
+    return BDR(**_cosine(stream), memory_size=stream.memory), stream.classes()
 
 
 def mnemonics(stream: Long) -> Made:
@@ -142,7 +144,7 @@ def mnemonics(stream: Long) -> Made:
 
     strategy = Mnemonics(
         **_cosine(stream),
-        memory_size=2 * stream.n,
+        memory_size=stream.memory,
         optimization=MnemonicsOptimizer.fast(steps=1, inner_steps=1),
         finetuning_epochs=1,
         progress=False,
@@ -169,7 +171,7 @@ def ar1_star(stream: Long) -> Made:
         **options(stream, model),
         input_shape=(3, stream.side, stream.side),
         latent_layer="feature_extractor.2",
-        memory_size=200,
+        memory_size=stream.memory,
     )
     return strategy, stream.returning()
 
@@ -205,7 +207,7 @@ def replay(stream: Long) -> Made:
     model = _linear(stream, 2 * stream.n)
     loss = nn.CrossEntropyLoss()
     return Replay(
-        **options(stream, model), criterion=loss, mem_size=2 * stream.n
+        **options(stream, model), criterion=loss, mem_size=stream.memory
     ), stream.classes()
 
 

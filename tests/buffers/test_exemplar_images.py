@@ -68,6 +68,26 @@ def test_task_labels_are_kept_where_there_are_some():
     assert [item[1:] for item in kept.dataset()] == [[7, 2], [3, 5]]
 
 
+def test_classes_that_fit_are_left_alone_when_others_shrink():
+    kept = stored()
+    before = dict(kept.pixels), dict(kept.rows)
+    kept.shrink({7: 1, 3: 2}.__getitem__)
+    for now, then in zip((kept.pixels, kept.rows), before):
+        assert now[3] is then[3] and torch.equal(now[7], then[7][:1])
+
+
+def test_images_are_replaced_in_any_order_of_classes():
+    kept = stored("uint8")
+    before, old = kept.inputs([7, 3], CPU), copy.deepcopy(kept.pixels)
+    order = torch.tensor([3, 0, 1, 4, 2])
+    x = before.x.clone()
+    x[0] = kept.space.normalized(torch.ones_like(x[:1]), CPU)[0]
+    kept.replace(Exemplars(x[order], before.y[order]))
+    assert (kept.pixels[7][0] == 255).all()
+    assert torch.equal(kept.pixels[7][1:], old[7][1:])
+    assert torch.equal(kept.pixels[3], old[3])
+
+
 def test_rows_say_where_each_exemplar_came_from_also_when_chosen_again():
     kept = stored(sizes=(3,))
     assert kept.rows[7].tolist() == [[0, 0], [0, 1], [0, 2]]

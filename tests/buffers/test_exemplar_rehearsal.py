@@ -15,7 +15,8 @@ from torch import nn
 from torch.optim import SGD
 from torchvision.transforms import RandomHorizontalFlip, RandomRotation
 
-from avalanche_ext.buffers import HerdingBuffer, MnemonicsBuffer
+from avalanche_ext import CosineClassifier, FeatureClassifier
+from avalanche_ext.buffers import HerdingBuffer, MnemonicsBuffer, MnemonicsOptimizer
 from avalanche_ext.buffers.exemplar_rehearsal import rehearse
 from avalanche_ext.plugins import ExemplarReplayPlugin
 
@@ -111,6 +112,41 @@ def test_nothing_is_drawn_and_nothing_changed(objective, batchnorm):
     for ours, theirs in zip(model.parameters(), before.parameters()):
         assert torch.equal(ours, theirs) and ours.grad is None
     assert model.training == before.training
+
+
+def test_a_trial_is_made_anew_where_layers_changed_not_where_classes_came(monkeypatch):
+    model = FeatureClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), CosineClassifier(4, 2)
+    )
+    buffer, trials = made(), []
+    gradient = MnemonicsOptimizer.gradient
+
+    def counted(*args, **kwargs):
+        trials.append(args)
+        return gradient(*args, **kwargs)
+
+    monkeypatch.setattr(MnemonicsOptimizer, "gradient", counted)
+
+    def tried(classes=(0, 1), **data):
+        before = len(trials)
+        rehearse(buffer, agent(model), experience(classes, **data).dataset)
+        return len(trials) - before
+
+    assert tried() == 1
+    for classes in ((2, 3), (4,)):
+        model.train_classifier.grow(list(classes))
+        assert tried(classes) == 0
+    model.feature_extractor[1].requires_grad_(False)
+    assert tried() == 1
+    model.feature_extractor.append(nn.Tanh())
+    assert tried() == 1 and tried() == 0
+    buffer.optimizer = quick(parameters="all")
+    assert tried() == 1
+    assert tried(shape=(1, 4, 9)) == 1
+    model.feature_extractor.append(HardSigmoid())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="has no derivative"):
+            tried()
 
 
 def test_one_sample_is_enough():

@@ -45,7 +45,7 @@ def test_shares_of_a_total_budget_fill_it_where_the_authors_exceed_it(golden):
         sizes = accumulate([50, *[int(n_new)] * (len(theirs) - 1)])
         for n, of_authors in zip(sizes, theirs):
             assert of_authors == -(-2000 // n)
-            ours = [made(max_size=2000)._quota([*range(n)], c) for c in range(n)]
+            ours = [*made(max_size=2000)._quotas(range(n)).values()]
             assert sum(ours) == 2000 <= of_authors * n
             assert ours == sorted(ours, reverse=True)
             assert set(ours) <= {2000 // n, -(-2000 // n)}

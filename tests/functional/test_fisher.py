@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from avalanche_ext.functional.fisher import diagonal_fisher
+from avalanche_ext.models import TaskClassifier, TaskIncrementalClassifier
 
 
 def restated(model, x, y, kind="empirical"):
@@ -170,6 +171,30 @@ def test_no_gradient_of_an_example_is_made_of_a_large_linear_layer(rng):
     with Watch():
         diagonal_fisher(model, x, y, chunk=64)
     assert max(sizes) <= 2000 * 2000
+
+
+@pytest.mark.parametrize("n_outputs", [None, 60])
+def test_heads_that_no_logit_depends_on_cost_no_gradient(n_outputs, rng):
+    x, y = torch.randn(8, 4, generator=rng), torch.randint(2, (8,), generator=rng)
+    squares = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            squares[-1] += func is torch.ops.aten.pow.Tensor_Scalar
+            return func(*args, **(kwargs or {}))
+
+    for n_tasks in (2, 30):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        head = TaskClassifier(4, n_outputs)
+        model = TaskIncrementalClassifier(model, head).eval()
+        for task in range(n_tasks):
+            head.grow([(task, 0), (task, 1)])
+        squares.append(0)
+        with Watch():
+            found = diagonal_fisher(model, x, y, arguments=(1,))
+        other = [name for name, value in found.items() if not value.any()]
+        assert len(other) == (2 * (n_tasks - 1) if n_outputs is None else 0)
+    assert squares[0] == squares[1] > 0
 
 
 def test_wrong_arguments_are_refused():

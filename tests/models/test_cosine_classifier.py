@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.func import functional_call
 from torch.testing import assert_close
 
 from avalanche_ext.models.cosine_classifier import (
@@ -34,6 +35,50 @@ def test_logits_are_the_scaled_scores_of_the_classes_in_order(rng):
     x = torch.randn(6, 4, generator=rng)
     assert_close(head(x), 3 * head.scores)
     assert head.scores.shape == (6, 5) and head.scores.abs().max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("frozen", [slice(0, 2), slice(1, 2), slice(0, 3)])
+def test_frozen_prototypes_change_no_number(frozen, rng):
+    head = trained_on([0, 1], [2], [3, 4])
+    other = copy.deepcopy(head)
+    for prototypes in list(other.prototypes)[frozen]:
+        prototypes.requires_grad_(False)
+    x, found = torch.randn(6, 4, generator=rng), []
+    for each in (head, other):
+        features = x.clone().requires_grad_()
+        logits = each(features)
+        logits.logsumexp(1).sum().backward()
+        found.append([logits, features.grad, each.scale.grad])
+        found[-1] += [p.grad for p in list(each.prototypes)]
+    for a, b, thawed in zip(
+        *found, [True] * 3 + [p.requires_grad for p in other.prototypes]
+    ):
+        assert torch.equal(a, b) if thawed else b is None
+
+
+def test_frozen_prototypes_cost_a_gradient_nothing(rng):
+    operations = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            operations[-1] += 1
+            return func(*args, **(kwargs or {}))
+
+    for n_old in (2, 30):
+        head = trained_on(*([c] for c in range(n_old)), [n_old])
+        head.prototypes[:n_old].requires_grad_(False)
+        loss = head(torch.randn(6, 4, generator=rng)).sum()
+        operations.append(0)
+        with Watch():
+            loss.backward()
+    assert operations[0] == operations[1] > 0
+
+
+def test_a_call_with_other_prototypes_sees_them_even_if_they_are_one(rng):
+    head, x = trained_on([0], [1]), torch.randn(6, 4, generator=rng)
+    row = torch.randn(1, 4, generator=rng)
+    logits = functional_call(head, {f"prototypes.{i}": row for i in (0, 1)}, x)
+    assert logits.shape == (6, 2) and torch.equal(logits[:, 0], logits[:, 1])
 
 
 def test_growth_keeps_the_old_rows_as_the_same_parameters():

@@ -14,6 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from avalanche_ext.models.frozen_rows import FrozenRows
+from avalanche_ext.models.one_submodel import OneSubmodel
 from avalanche_ext.models.submodels import NORMS, Submodels, owners_of, widened
 from avalanche_ext.models.unit_layers import unit_layers
 
@@ -199,3 +200,39 @@ def test_widened_logits_are_in_their_columns_and_lose_everywhere_else():
     wide = widened(logits, (1, 3), 5)
     assert wide.dtype == logits.dtype and torch.equal(wide[:, [1, 3]], logits)
     assert (wide[:, [0, 2, 4]] == -1000).all() and wide.argmax(1).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("mask_batchnorm", [True, False])
+@pytest.mark.parametrize("name", [*HOSTS, "slopes"])
+def test_one_network_in_turn_is_each_submodel_bit_for_bit(name, mask_batchnorm, rng):
+    net, x = with_slopes() if name == "slopes" else host(name)
+    ours = filled(net, x, rng, mask_batchnorm=mask_batchnorm)
+    one = OneSubmodel(ours)
+    first = one.of(net, 0)
+    assert torch.equal(first(x), ours.of(net, 0)(x)) and one.of(net, 0) is first
+    if name == "incremental":  # the head grows at test time, too
+        seen = SimpleNamespace(classes_in_this_experience=[N_CLASSES, N_CLASSES + 1])
+        net.train_classifier.adaptation(seen)
+    for k in (1, 0, 1):
+        now, wanted = one.of(net, k), ours.of(net, k)
+        assert now is first and now.classes == wanted.classes
+        assert torch.equal(now(x), wanted(x))
+        live = {t.data_ptr() for t in net.parameters()}
+        assert not live & {t.data_ptr() for t in now.network.parameters()}
+    one.clear()
+    learn_anything(net, rng)
+    assert torch.equal(one.of(net, 1)(x), ours.of(net, 1)(x))
+
+
+def test_after_an_error_no_half_made_submodel_answers(rng):
+    net, x = host("cnn")
+    ours = filled(net, x, rng)
+    one = OneSubmodel(ours)
+    one.of(net, 0)
+    whole = ours.keeps[1]
+    ours.keeps[1] = {**whole, "0.0": torch.ones(1, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"mask of '0.0' is .* shape \(1,\)"):
+        one.of(net, 1)
+    ours.keeps[1] = whole
+    for k in (0, 1):
+        assert torch.equal(one.of(net, k)(x), ours.of(net, k)(x))

@@ -15,6 +15,7 @@ from cases import APIS, N_CLASSES, build, task_model, toy_benchmark, toy_extract
 from contract import run
 from prior_cases import Points
 from torch import nn
+from torch.autograd import grad
 from torch.nn.functional import linear
 from torch.testing import assert_close
 
@@ -150,9 +151,22 @@ def test_one_layer_has_all_its_parameters_from_the_start():
 @forms
 def test_only_rows_of_the_tasks_in_a_batch_get_gradients(n_outputs, rng):
     head = trained_on(experience((0, 0)), experience((1, 0)), n_outputs=n_outputs)
-    head(torch.randn(3, 4, generator=rng), 1).sum().backward()
+    head(torch.randn(3, 4, generator=rng), tasks(1, 1, 1)).sum().backward()
     grads = torch.cat([p.grad for p in head.weights])
     assert grads[0].abs().sum() == 0 < grads[1].abs().sum()
+
+
+def test_one_label_for_all_asks_no_other_layer_and_gives_the_same_numbers(rng):
+    head = trained_on(experience((0, 0)), experience((1, 0), (2, 1)))
+    inputs = [torch.randn(3, 4, generator=rng, requires_grad=True), *head.parameters()]
+    for label, mine in ((0, [0, 1, 3]), (1, [0, 2, 4]), (2, [0, 2, 4])):
+        one, each = (head(inputs[0], t) for t in (label, tasks(label, label, label)))
+        assert torch.equal(one, each)
+        one, each = (
+            grad(z.logsumexp(1).sum(), inputs, allow_unused=True) for z in (one, each)
+        )
+        assert all(torch.equal(one[i], each[i]) for i in mine)
+        assert all(one[i] is None for i in {1, 2, 3, 4} - {*mine})
 
 
 @forms

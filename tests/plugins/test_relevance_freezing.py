@@ -13,6 +13,7 @@ from torch import nn
 
 from avalanche_ext.buffers import HerdingBuffer, ReferenceSamples
 from avalanche_ext.models import FeatureClassifier
+from avalanche_ext.models.submodel import Submodel
 from avalanche_ext.plugins import ExemplarReplayPlugin, RelevanceFreezingPlugin
 
 
@@ -67,6 +68,21 @@ def test_each_class_is_answered_by_its_own_submodel():
     strategy.model.eval()
     with torch.no_grad():  # of classes nobody knows, by the network as it is
         assert torch.equal(output[y > 3], strategy.model(x[y > 3]))
+
+
+def test_an_evaluation_copies_the_network_once(monkeypatch):
+    strategy, plugin = hosted()
+    stream = stream_of()
+    strategy.train(stream.train_stream)
+    made, init = [], Submodel.__init__
+
+    def counted(self, *args, **options):
+        made.append(self)
+        init(self, *args, **options)
+
+    monkeypatch.setattr(Submodel, "__init__", counted)
+    strategy.eval(stream.test_stream)
+    assert len(plugin.submodels) > 1 and len(made) == 1
 
 
 def test_evaluation_before_training_is_answered_by_the_network():
