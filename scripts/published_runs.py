@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.names import UsageError
 from benchmarks.tables.as_markdown import table_of
 from benchmarks.tables.rows import Row, read_rows, size, spread
 
@@ -37,7 +38,10 @@ def main() -> None:
     """Print a line for each group of runs that differ in their seeds only."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="folders of results")
-    rows = read_rows(parser.parse_args().folders, targets=[])
+    try:
+        rows = read_rows(parser.parse_args().folders, targets=[])
+    except UsageError as error:
+        parser.error(str(error))
     print(table_of(HEADS, [_cells(row) for row in rows]))
 
 

@@ -118,6 +118,23 @@ def _session(tree: Path, session: int, label: int, frames: range) -> None:
 WRITERS = {"cifar10": cifar10, "cifar100": cifar100, "core50": core50}
 
 
+def _empty(folder: Path, text: str) -> None:
+    """Make a folder, or empty one that a kill left; it is marked before all else.
+
+    Raises:
+        FileExistsError: If it holds what is not generated.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_stand_in(folder) and any(folder.iterdir()):
+        raise FileExistsError(0, "it holds something else; wanted a new folder")
+    (folder / MARK).write_text(text)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+
+
 def main() -> None:
     """Write what is asked for; a finished folder stays as it is."""
     parser = argparse.ArgumentParser(description="Write stand-in images.")
@@ -137,10 +154,10 @@ def main() -> None:
     if root.exists():
         parser.error(f"{root} exists and holds something else; wanted a new folder")
     partial = root.with_name(f"{root.name}.partial")
-    if is_stand_in(partial):  # left by a kill
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    (partial / MARK).write_text(text)
+    try:
+        _empty(partial, text)
+    except OSError as error:
+        parser.error(f"{partial} cannot be made anew: {error.strerror}")
     for name in given.data:
         WRITERS[name](partial, given.n)
     partial.rename(root)

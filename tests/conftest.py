@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import json
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,3 +151,17 @@ def _seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What torch's compiler made; its code generator takes half a minute."""
+    made: list[Any] = []
+
+    def keep(graph, inputs):
+        made.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    return made

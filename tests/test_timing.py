@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pytest
+import timings
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import Naive
-from timing import parse
+from timings.many_experiences import Long
 from timings.measure import Figure
 from timings.memory import in_own_process, peak_bytes
 from timings.method_memory import LOADED, Memory, figure, measured
 from timings.methods.data import two_experiences
 from timings.methods.turns import in_turns
+from timings.options import TURNS, parse
 from timings.watch import Watch, around_epochs
 from torch import nn
 
@@ -216,11 +222,74 @@ def test_a_figure_says_whether_its_target_is_reached(value, at_least, reached):
         (["--device", "cpu"], "--device is cpu, wanted only with --method"),
         (["--profile", "x"], "--profile is x, wanted only with --method"),
         (["--method", "all", "--json", "no/x.json"], "--json is no/x.json; wanted a"),
-        (["--method", "all", "--profile", __file__], "a file; wanted a folder"),
+        (["--method", "all", "--profile", __file__], "wanted a folder that can"),
+        (["--method", "all", "--profile", f"{__file__}/x"], "Not a directory"),
+        (["--method", "all", "--json", "/proc/x.json"], "wanted a file that can be"),
+        (["--memory", "all", "--json", "."], "--json is .; wanted a file that can be"),
+        (["--experiences", "lucir", "--curve", "/no/x.svg"], "--curve is /no/x.svg; w"),
+        (
+            ["--experiences", "bdr", "--curve", "x.svg", "--json", "./x.svg"],
+            "--json is x.svg, which --curve writes; wanted another file",
+        ),
+        (
+            ["--method", "bdr", "--profile", ".", "--json", "bdr.json"],
+            "--json is bdr.json, which --profile writes; wanted another file",
+        ),
+        (["--n-experiences", "9"], "--n-experiences is 9, wanted only with --exp"),
+        (
+            ["--memory", "all", "--n-experiences", "9"],
+            "--n-experiences is 9, wanted only with --experiences",
+        ),
+        (["--experiences", "all", "--repeats", "7"], "--repeats is 7, wanted only"),
+        (["--memory", "all", "--repeats", "7"], "--repeats is 7, wanted only with f"),
         (["--repeats", "0"], "--repeats is 0, wanted at least 1"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(words, told, capsys):
     with pytest.raises(SystemExit):
         parse(words)
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert told in said[-1] and "error: " in said[-1]
+
+
+def test_options_not_given_are_filled_only_where_they_mean_something(tmp_path):
+    file = ["--json", str(tmp_path / "found.json")]
+    parts, many = parse([]), parse(["--experiences", "all", *file])
+    memory = parse(["--memory", "all", *file])
+    assert (parts.repeats, many.repeats, memory.repeats) == (TURNS, None, None)
+    assert (parts.n_experiences, many.n_experiences) == (None, Long.n)
+
+
+def test_files_are_tried_and_left_as_they_are(tmp_path):
+    out, curve = tmp_path / "found.json", tmp_path / "curve.svg"
+    out.write_text("before")
+    parse(["--experiences", "all", "--json", str(out), "--curve", str(curve)])
+    assert out.read_text() == "before" and not curve.exists()
+
+
+# a loop in another thread goes on, as those that take turns do
+STOPPED = """
+import runpy, signal, sys, threading, time, types
+def parse(*_):
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    signal.raise_signal(signal.SIGINT)
+sys.modules["timings.options"] = types.SimpleNamespace(parse=parse)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_ctrl_c_ends_at_once_with_one_line():
+    script = Path(timings.__path__[0]).with_name("timing.py")
+    command = [sys.executable, "-c", STOPPED, str(script)]
+    paths = {**os.environ, "PYTHONPATH": str(script.parent)}
+    done = subprocess.run(
+        command, check=False, env=paths, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
+def test_ctrl_c_is_left_to_the_process_that_others_work_for():
+    before = signal.getsignal(signal.SIGINT)
+    found = in_own_process(signal.getsignal, signal.SIGINT)
+    assert found is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before

@@ -8,10 +8,10 @@ import pytest
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
 from pytest import MonkeyPatch
-from timing import parse
 from timings.experiences import FEWEST, Experience, growth, measured
 from timings.experiences_command import run
 from timings.many_experiences import METHODS, Long
+from timings.options import parse
 
 from avalanche_ext.buffers import HerdingBuffer, MemorablePastBuffer
 from avalanche_ext.loaders import values_of
@@ -53,7 +53,7 @@ def test_file_and_curve_hold_every_experience(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--experiences", "all", "--n-experiences", "3"], "is 3, wanted >= 4"),
+        (["--experiences", "all", "--n-experiences", "3"], "is 3, wanted at least 4"),
         (["--curve", "a.svg"], "wanted only with --experiences"),
         (["--experiences", "all", "--curve", "a.txt"], "wanted a file .svg or .png"),
     ],

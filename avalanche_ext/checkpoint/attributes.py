@@ -25,15 +25,18 @@ _MODULE_STATE = {
 }
 _MODULE_HOOKS = (set(vars(nn.Module())) - _MODULE_STATE) | {"_compiled_call_impl"}
 
-#: Where a strategy keeps what belongs to a running experience, or to the machine.
+#: Where a strategy keeps what belongs to a running experience, or to the machine (also
+#: how its work is done, which a resumed run may do otherwise).
 _STRATEGY_TRANSIENT = {
     "_compiled_parts",
     "_eval_streams",
     "adapted_dataset",
+    "compile",
     "current_eval_stream",
     "dataloader",
     "device",
     "experience",
+    "inference_mode",
     "loss",
     "mb_output",
     "mbatch",

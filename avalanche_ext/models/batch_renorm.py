@@ -181,8 +181,10 @@ class BatchRenorm(nn.Module):
             raise ValueError(f"x has shape {tuple(x.shape)}; wanted {wanted} axes")
         statistics = self.running_mean, self.running_std
         if not self.training:
-            return batch_renorm_eval(x, *statistics, self.weight, self.bias)
-        y, mean, std = batch_renorm(
+            found: Tensor = _kernels[1](x, *statistics, self.weight, self.bias)
+            return found
+        y: Tensor
+        y, mean, std = _kernels[0](
             x,
             *statistics,
             self.weight,
@@ -229,6 +231,19 @@ def _require_phase(given: dict[str, Any]) -> None:
             require_fraction(momentum=value)
         else:
             require_real(1 if name.endswith("r_max") else 0, **{name: value})
+
+
+#: Of training and of evaluation.
+_kernels: list[Any] = [batch_renorm, batch_renorm_eval]
+
+
+def leave_batch_renorm_uncompiled() -> None:
+    """From now on compiled models call the kernels of `BatchRenorm` as they are.
+
+    torch's compiler cannot take limits that are tensors, and mixes up the precisions
+    of batch normalisation under autocast.
+    """
+    _kernels[:] = map(torch.compiler.disable, (batch_renorm, batch_renorm_eval))
 
 
 class BatchRenorm1d(BatchRenorm):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from types import FunctionType, MethodType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from avalanche.models import DynamicModule
 from torch import nn
+
+from avalanche_ext.models.batch_renorm import (
+    BatchRenorm,
+    leave_batch_renorm_uncompiled,
+)
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class CompiledParts:
@@ -37,7 +45,8 @@ class CompiledParts:
     def __init__(self, model: nn.Module, like: CompiledParts | None = None) -> None:
         self.model = model
         self._functions: dict[str, FunctionType] = like._functions if like else {}
-        self._found: dict[frozenset[str], dict[str, Any]] = {}
+        self._found: dict[frozenset[str], dict[str, tuple[nn.Module, Any]]] = {}
+        self._before: dict[nn.Module, Any] = {}
         self.names: list[str] = []
         self.look_again()
         if not _largest_parts(model, frozenset()):
@@ -54,15 +63,19 @@ class CompiledParts:
             for name, module in self.model.named_modules()
         ]
         self._found = {}
+        if any(isinstance(module, BatchRenorm) for module in self.model.modules()):
+            leave_batch_renorm_uncompiled()
 
-    def __enter__(self) -> CompiledParts:
-        hooked = frozenset(name for name, *hooks in self._modules if any(hooks))
-        if hooked not in self._found:
-            names = _largest_parts(self.model, hooked)
-            self._found[hooked] = {name: self._compiled(name) for name in names}
-        self.names = list(self._found[hooked])
-        for name, call in self._found[hooked].items():
-            self.model.get_submodule(name)._compiled_call_impl = call
+    def __enter__(self) -> Self:
+        parts = self._parts()
+        if any(_at(self.model, name) is not part for name, (part, _) in parts.items()):
+            self.look_again()  # one was replaced
+            parts = self._parts()
+        self.names = list(parts)
+        for part, call in parts.values():
+            # what a user compiled stays so
+            self._before[part] = part._compiled_call_impl
+            part._compiled_call_impl = self._before[part] or call
         return self
 
     def __exit__(
@@ -71,20 +84,44 @@ class CompiledParts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for name in self.names:
-            self.model.get_submodule(name)._compiled_call_impl = None
+        for part, before in self._before.items():
+            part._compiled_call_impl = before
+        self._before = {}
 
-    def _compiled(self, name: str) -> Any:
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are of another model, for which nothing is compiled."""
+        return {"model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["model"])  # type: ignore[misc]
+
+    def _parts(self) -> dict[str, tuple[nn.Module, Any]]:
+        """By name the parts, and what runs in place of each."""
+        hooked = frozenset(name for name, *hooks in self._modules if any(hooks))
+        if hooked not in self._found:
+            names = _largest_parts(self.model, hooked)
+            self._found[hooked] = {name: self._compiled(name) for name in names}
+        return self._found[hooked]
+
+    def _compiled(self, name: str) -> tuple[nn.Module, Any]:
         part = self.model.get_submodule(name)
         if name not in self._functions:
             # With code of its own: torch counts compilations by code, and gives up
             # where many parts of one class have more than a few in all.
             self._functions[name] = FunctionType(_run.__code__.replace(), globals())
-        return torch.compile(MethodType(self._functions[name], part))
+        return part, torch.compile(MethodType(self._functions[name], part))
 
 
-def _run(part: nn.Module, *inputs: Any) -> Any:
-    return part.forward(*inputs)
+def _run(part: nn.Module, *inputs: Any, **named: Any) -> Any:
+    return part.forward(*inputs, **named)
+
+
+def _at(model: nn.Module, name: str) -> Any:
+    """The submodule of a name; None if there is none."""
+    found: Any = model
+    for step in name.split(".") if name else ():
+        found = getattr(found, step, None)
+    return found
 
 
 def _largest_parts(model: nn.Module, hooked: frozenset[str]) -> list[str]:

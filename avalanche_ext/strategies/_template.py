@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from avalanche.core import BasePlugin
+from avalanche.models import MultiHeadClassifier
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from avalanche_ext._checks import require_choice, require_kind, require_whole
 from avalanche_ext.models.compiled_parts import CompiledParts
@@ -73,6 +74,12 @@ class ResidentTemplate(SupervisedTemplate):
         require_choice((True, False), channels_last=channels_last, compile=compile)
         require_choice((True, False), inference_mode=inference_mode)
         require_implementation(optimizer, optimizer_implementation)
+        multihead = [m for m in model.modules() if isinstance(m, MultiHeadClassifier)]
+        if precision == "bf16" and multihead:
+            raise ValueError(
+                "precision is 'bf16', in which Avalanche's MultiHeadClassifier fails; "
+                "wanted a TaskIncrementalClassifier, or 'fp32'"
+            )
         sizes = {"train_mb_size", "train_epochs"}
         if base_kwargs.get("eval_mb_size") is not None:  # None: as train_mb_size
             sizes.add("eval_mb_size")
@@ -111,10 +118,12 @@ class ResidentTemplate(SupervisedTemplate):
         """Logits of the batch, in float32 at least."""
         with ExitStack() as stack:
             stack.enter_context(self._autocast())
-            if self._compiled_parts is not None:
-                stack.enter_context(self._compiled_parts)
-            output = super().forward()
-        half = output.dtype == torch.bfloat16
+            if (parts := self._compiled_parts) is not None:
+                if parts.model is not self.model:  # it was replaced
+                    parts = self._compiled_parts = CompiledParts(self.model)
+                stack.enter_context(parts)
+            output: Any = super().forward()
+        half = isinstance(output, torch.Tensor) and output.dtype == torch.bfloat16
         return output.float() if half else output  # type: ignore[no-any-return]
 
     def make_optimizer(self, **kwargs: Any) -> None:
@@ -128,6 +137,12 @@ class ResidentTemplate(SupervisedTemplate):
             for options in (self.optimizer.defaults, *self.optimizer.param_groups):
                 # one alone may be True
                 options.update({n: n == chosen for n in _IMPLEMENTATIONS & {*options}})
+
+    def optimizer_step(self) -> None:
+        """Take a step; a fused one, too, where weights join later than others."""
+        if self.optimizer_implementation == "fused" and type(self.optimizer) is SGD:
+            _begin_momenta(self.optimizer)
+        super().optimizer_step()
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._stop_training = False
@@ -168,6 +183,25 @@ def require_implementation(optimizer: Optimizer, name: str | None) -> None:
             f"optimizer_implementation is {name!r}, which {type(optimizer).__name__} "
             "does not have; wanted None, or an optimizer such as torch.optim.SGD"
         )
+    dampened = any(group.get("dampening") for group in optimizer.param_groups)
+    if name == "fused" and dampened:
+        raise ValueError(
+            "optimizer_implementation is 'fused' and dampening not 0; wanted 'foreach'"
+        )
+
+
+def _begin_momenta(optimizer: SGD) -> None:
+    """Momentum 0 for weights without any: torch's kernel takes all or none.
+
+    A momentum that begins with 0 is the gradient after a step, as one that begins with
+    none; with dampening it is less, which the template refuses.
+    """
+    for group in optimizer.param_groups:
+        for weight in group["params"] if group["momentum"] else ():
+            if weight.grad is not None:
+                state = optimizer.state[weight]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def refuse_own_plugins(

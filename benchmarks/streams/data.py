@@ -58,12 +58,14 @@ def data_access(info: StreamInfo, root: Path, download: bool) -> Iterator[None]:
     Raises:
         FileNotFoundError: If data are missing or damaged and cannot be downloaded.
     """
+    generated = is_stand_in(root)
+    download = download and not generated  # real images beside generated ones
     missing = [f for f in info.files if not _any_exists(root, f.split(" or "))]
     if missing and not (download and info.automatic_download):
         raise FileNotFoundError(_advice(info, root, f"lacks {', '.join(missing)}"))
     checked = patch("torchvision.datasets.cifar.check_integrity", _any_file)
     try:
-        with checked if is_stand_in(root) else nullcontext():
+        with checked if generated else nullcontext():
             if download:
                 yield
             else:
@@ -85,6 +87,11 @@ def _any_exists(root: Path, names: list[str]) -> bool:
 
 def _advice(info: StreamInfo, root: Path, problem: str) -> str:
     text = f"{info.name} {problem} in {root}. "
+    if is_stand_in(root):
+        return (
+            f"{text}The images there are generated; delete that folder and let "
+            "scripts/stand_in.py write it anew"
+        )
     if not info.automatic_download:
         return f"{text}Put there what is missing; source: {info.source} ({info.size})"
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,13 @@ def in_own_process(run: Callable[..., Any], *args: Any) -> Any:
     Returns:
         What it returns.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # inherited: Ctrl-C reaches both, and this process alone says so and ends the other
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        workers = multiprocessing.get_context("spawn").Pool(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with workers as pool:
         return pool.apply(_quietly, (torch.get_num_threads(), run, args))
 
 

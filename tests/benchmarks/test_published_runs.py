@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,30 @@ def test_unknown_run_is_named_before_any_work(tmp_path):
     assert done.stderr.strip() == wanted
 
 
+@pytest.mark.parametrize("words", [[], [""], ["--stand-in"]])
+def test_folder_left_out_is_named_before_any_work(words, tmp_path):
+    done, commands = commands_of(tmp_path, "--cifar-root", *words)
+    assert done.returncode == 2 and not commands
+    seen = "".join(words) or "nothing"
+    assert done.stderr == f"--cifar-root is followed by {seen}; wanted a folder\n"
+
+
+def test_help_is_the_comment_of_the_script(tmp_path):
+    done, commands = commands_of(tmp_path, "--smoke", "--help")
+    assert (done.returncode, done.stderr, commands) == (0, "", [])
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("Whole published runs") and last.endswith("at the end.")
+    assert "    bash scripts/published_runs.sh --stand-in" in done.stdout
+
+
+def test_table_of_no_runs_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_script("published_runs.py", tmp_path / "no", monkeypatch=monkeypatch)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"published_runs.py: error: no folder {tmp_path / 'no'}")
+
+
 def test_generated_images_are_read_as_the_real_ones(cifar):
     benchmark = make_stream("split_cifar10_100", dataset_root=cifar)
     sizes = [len(experience.dataset) for experience in benchmark.train_stream]
@@ -144,6 +169,43 @@ def test_stand_ins_never_replace_other_files(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_script("stand_in.py", tmp_path / "mine", monkeypatch=monkeypatch)
     assert "wanted a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", [(), ("STAND_IN.txt", "cut", "cifar-10/cut")])
+def test_what_a_kill_left_of_stand_ins_is_made_anew(left, tmp_path, monkeypatch):
+    partial, root = tmp_path / "images.partial", tmp_path / "images"
+    partial.mkdir()
+    for name in left:
+        (partial / name).parent.mkdir(exist_ok=True)
+        (partial / name).touch()
+    words = ("--data", "cifar100", "--n", 1)
+    run_script("stand_in.py", root, *words, monkeypatch=monkeypatch)
+    assert not partial.exists()
+    assert {path.name for path in root.iterdir()} == {
+        "STAND_IN.txt",
+        "cifar-100-python",
+    }
+    assert "1 a class" in (root / "STAND_IN.txt").read_text()
+
+
+def test_files_of_others_where_stand_ins_are_made_stay(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "images.partial" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(SystemExit):
+        run_script("stand_in.py", tmp_path / "images", monkeypatch=monkeypatch)
+    assert "holds something else; wanted a new" in capsys.readouterr().err
+    assert [*tmp_path.rglob("*")] == [mine.parent, mine]
+
+
+@pytest.mark.parametrize("name", ["train", "meta"])
+@pytest.mark.parametrize("download", [False, True])
+def test_stand_ins_that_lack_a_file_are_to_be_deleted(cifar, tmp_path, name, download):
+    root = shutil.copytree(cifar, tmp_path / "images")
+    (root / "cifar-100-python" / name).unlink()
+    with pytest.raises(FileNotFoundError, match="generated; delete that f") as error:
+        make_stream("split_cifar100", dataset_root=root, download=download)
+    assert str(root) in str(error.value) and "--download" not in str(error.value)
 
 
 def test_finished_stand_ins_stay_as_they_are(cifar, monkeypatch):

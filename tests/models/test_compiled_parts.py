@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import pytest
 import torch
 from avalanche.models import IncrementalClassifier
@@ -22,20 +19,6 @@ from avalanche_ext.models.frozen_copy import FrozenCopy
 
 # torch's compiler looks at the gradients of inputs that are no leaves
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """What torch's compiler made; code for the machine is left out."""
-    made: list[Any] = []
-
-    def keep(graph, inputs):
-        made.append(graph)
-        return graph
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
-    return made
 
 
 def block(n: int = 4, last: nn.Module | None = None) -> nn.Module:

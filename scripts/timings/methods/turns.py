@@ -80,7 +80,7 @@ def in_turns(loops: Sequence[Loop], device: torch.device) -> list[list[float]]:
         torch.set_num_threads(n_threads)  # of OpenMP, which counts for each thread
         try:
             loop(turn)
-        except BaseException as error:  # handed on below
+        except BaseException as error:  # noqa: BLE001 (raised again below)
             errors.append(error)
         finally:
             turn._leave(turns)
