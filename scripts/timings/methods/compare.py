@@ -31,7 +31,7 @@ def compare(method: Method, frame: Frame, repeats: int) -> dict[str, Any]:
 
     Returns:
         Seconds of each epoch and evaluation, bytes, shares of time, and under
-        ``"figures"`` the ratios of medians, as `Figure`.
+        ``"figures"`` the medians of ratios, see `paired`, as `Figure`.
     """
     ours, theirs = (trained(make, frame) for make in (method.ours, method.theirs))
     bare = method.bare(frame)
@@ -198,30 +198,37 @@ def _kept(run: Run) -> dict[str, int]:
     return memory_bytes(run.strategy)
 
 
+def paired(seconds: Sequence[float], reference: Sequence[float]) -> float:
+    """Median of the ratios of turns: what slows a machine for long slows both.
+
+    Args:
+        seconds: Of one side, by turn.
+        reference: Of the other.
+    """
+    return statistics.median(a / b for a, b in zip(seconds, reference, strict=True))
+
+
 def _figures(found: dict[str, Any], device: torch.device) -> list[Figure]:
     name, nearest = found["method"], found["nearest"]
-    epoch = {k: statistics.median(v) for k, v in found["epoch_seconds"].items()}
-    evaluation = {
-        k: statistics.median(v) for k, v in found["evaluation_seconds"].items()
-    }
+    epoch, evaluation = found["epoch_seconds"], found["evaluation_seconds"]
     return [
         Figure(
             "training",
-            epoch["ours"] / epoch["bare"],
+            paired(epoch["ours"], epoch["bare"]),
             AT_MOST_BARE[device.type],
             False,
             f"an epoch of {name}, over a bare loop of the same arithmetic",
         ),
         Figure(
             "gain",
-            epoch["theirs"] / epoch["ours"],
+            paired(epoch["theirs"], epoch["ours"]),
             1,
             True,
             f"an epoch of Avalanche's {nearest} on the same new images, over {name}'s",
         ),
         Figure(
             "evaluation",
-            evaluation["ours"] / evaluation["bare"],
+            paired(evaluation["ours"], evaluation["bare"]),
             AT_MOST_INFERENCE,
             False,
             "evaluation of the test stream, over bare inference",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from timings.measure import Figure
-from timings.methods.compare import second_experience, trained
+from timings.methods.compare import paired, second_experience, trained
 from timings.methods.method import Frame, Method
 from timings.methods.turns import in_turns
 
@@ -41,12 +41,12 @@ def gains(method: Method, frame: Frame, repeats: int) -> dict[str, Any]:
     ]
     loops = [second_experience(run, repeats + 1) for run in runs]
     epochs = dict(zip(SWITCHES, in_turns(loops, frame.device), strict=True))
-    median = {name: statistics.median(s[1:]) for name, s in epochs.items()}
-    first = epochs["compile"][0] - median["compile"]
+    counted = {name: seconds[1:] for name, seconds in epochs.items()}
+    first = epochs["compile"][0] - statistics.median(counted["compile"])
     figures = [
         Figure(
             name,
-            median["none"] / median[name],
+            paired(counted["none"], counted[name]),
             1,
             True,
             f"an epoch of {method.name} without, over one with {name}"
