@@ -270,6 +270,8 @@ def test_files_are_tried_and_left_as_they_are(tmp_path):
 # a loop in another thread goes on, as those that take turns do
 STOPPED = """
 import runpy, signal, sys, threading, time, types
+# what runs in the background may have been started with Ctrl-C ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def parse(*_):
     threading.Thread(target=time.sleep, args=(1000,)).start()
     signal.raise_signal(signal.SIGINT)
